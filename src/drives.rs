@@ -9,7 +9,7 @@ use crate::metrics::{DriveMetrics, DriveSample, Metrics};
 use crate::sys::sync::{Condvar, Mutex, MutexGuard, planted};
 use crate::sys::{clock, thread};
 use crate::topology::{Found, Inventory, Located, Topology, TopologyError, UNKNOWN};
-use crate::transport::{Connect, Deadline, Limits, ReserveAnswer, ReserveOrder};
+use crate::transport::{Connect, Deadline, Limits, ReserveAnswer, ReserveOrder, TransportError};
 use crate::words::list;
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Member};
@@ -364,7 +364,7 @@ impl Drives {
         drive: DriveRef,
         order: &ReserveOrder,
         deadline: &Deadline,
-    ) -> Vec<Result<ReserveAnswer, String>> {
+    ) -> Vec<Result<ReserveAnswer, TransportError>> {
         let Some(drive) = self.get(drive) else { return Vec::new() };
         drive.is_used();
         drive.paths.reserve_by_each(order, deadline)

@@ -18,6 +18,7 @@ use crate::drives::watch::Watch;
 use crate::lock::{LockSpec, Owner, RequestResult};
 use crate::metrics::{Asked, Metrics};
 use crate::state::host_id;
+use crate::state::undo_note::Undone;
 use crate::sys::clock;
 use crate::sys::mailbox::Mailbox;
 use crate::sys::sync::atomic::Ordering;
@@ -219,6 +220,14 @@ impl Runtime {
         let (waiter, answer) = mpsc::channel();
         self.send(Message::SafeUntil { resource, waiter });
         answer.recv_timeout(Duration::from_secs(1)).ok().flatten()
+    }
+
+    /// Notes for the next lvmlockd that a command or order is about to be handed out that undoes
+    /// this. With `false` it must not be handed out.
+    pub fn note_undoing(&self, undone: Undone) -> bool {
+        let (waiter, answer) = mpsc::channel();
+        self.send(Message::NoteUndoing { undone, waiter });
+        answer.recv_timeout(Duration::from_secs(1)).unwrap_or(false)
     }
 
     /// Reads the tables of drives, all at the same time, until `enough` of them have answered or

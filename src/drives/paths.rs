@@ -468,14 +468,14 @@ impl Paths {
         &self,
         order: &ReserveOrder,
         deadline: &Deadline,
-    ) -> Vec<Result<ReserveAnswer, String>> {
+    ) -> Vec<Result<ReserveAnswer, TransportError>> {
         let (mut tried, mut answers) = (Vec::new(), Vec::new());
         while let Some(running) = self.begin(&tried) {
             let ended = running.transport.reserve(order, deadline);
             if let Ok(answer) = &ended {
                 self.state().note_registration(running.id, order, answer);
             }
-            answers.push(ended.map_err(|undelivered| undelivered.to_string()));
+            answers.push(ended);
             tried.push(running.id);
         }
         answers

@@ -9,7 +9,9 @@ use crate::drives::queue::{ReplyHandler, Urgency};
 use crate::lock::{Owner, membership_of};
 use crate::sys::sync::{Mutex, mpsc};
 use crate::sys::{clock, thread};
-use crate::transport::{Deadline, Limits, ReserveAnswer, ReserveOrder, ReserveReport};
+use crate::transport::{
+    Deadline, Limits, ReserveAnswer, ReserveOrder, ReserveReport, TransportError,
+};
 use crate::words::list;
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Timing, acquire_quorum};
@@ -39,6 +41,9 @@ pub struct Link {
     pub fail: Box<dyn Fn(Arc<Owner>, String) + Send + Sync>,
     /// The time until which a lock of this host is safe.
     pub safe_until: Box<dyn Fn(ResourceId) -> Option<Instant> + Send + Sync>,
+    /// Notes for the next lvmlockd that an order to remove a registration is about to be handed
+    /// out. With `false` it must not be.
+    pub note_leaving: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// A command of a lock that may take away locks of dead hosts.
@@ -208,10 +213,27 @@ impl Looks {
 /// State that keeps a departure and an enrolment for the same drive apart.
 #[derive(Default)]
 struct Departures {
-    /// For each drive, the time until which an order to remove a registration may still reach it.
+    /// The time until which orders of earlier lives to remove a registration may reach any drive.
+    earlier: Instant,
+    /// For each drive, the time until which such an order of this life may still reach it.
     until: HashMap<DriveRef, Instant>,
     /// Groups that are being enrolled, with their drives.
     enrolling: Vec<(ResourceId, Vec<DriveRef>)>,
+}
+
+impl Departures {
+    /// Whether an order to remove a registration may still reach a drive.
+    fn may_reach(&self, drive: DriveRef, now: Instant) -> bool {
+        self.until.get(&drive).is_some_and(|&until| until > now) || self.earlier > now
+    }
+
+    /// Ends one enrolment. The same group may have others.
+    fn enrolled(&mut self, group: ResourceId, drives: &[DriveRef]) {
+        let is_it = |(it, its): &(ResourceId, Vec<DriveRef>)| *it == group && its == drives;
+        if let Some(at) = self.enrolling.iter().position(is_it) {
+            self.enrolling.swap_remove(at);
+        }
+    }
 }
 
 /// The reservations of this host.
@@ -236,12 +258,14 @@ pub struct Reservations {
 }
 
 impl Reservations {
-    /// Starts to watch the registrations of the groups that will be started.
+    /// Starts to watch the registrations of the groups that will be started. `earlier`: the time
+    /// until which orders of earlier lives to remove a registration may reach drives.
     pub fn start(
         me: HostId,
         timing: Timing,
         limits: Limits,
         drives: Arc<Drives>,
+        earlier: Instant,
     ) -> io::Result<Arc<Reservations>> {
         let (watch, ended) = mpsc::channel();
         let this = Arc::new(Reservations {
@@ -256,7 +280,7 @@ impl Reservations {
             looking: Arc::default(),
             looks: Arc::default(),
             refusals: Mutex::default(),
-            departures: Mutex::default(),
+            departures: Mutex::new(Departures { earlier, ..Departures::default() }),
             _watch: watch,
         });
         let weak = Arc::downgrade(&this);
@@ -282,8 +306,8 @@ impl Reservations {
         let drives = self.in_order(drives);
         self.departures.lock().enrolling.push((group, drives.clone()));
         self.outwait_departures(&drives);
-        let enrolled = self.enrol_on(group, owner, drives, is_in_use);
-        self.departures.lock().enrolling.retain(|(it, _)| *it != group);
+        let enrolled = self.enrol_on(group, owner, drives.clone(), is_in_use);
+        self.departures.lock().enrolled(group, &drives);
         enrolled
     }
 
@@ -308,8 +332,9 @@ impl Reservations {
             (false, _) => self.words(&obstacles),
         };
         // The registrations are given up if another host keeps the reservation.
-        let departing = self.bar(group, &registered);
-        self.depart(group, &departing);
+        let (departing, until) = self.bar(group, &registered);
+        let departure = Departure::new(self.me, group, &departing, Rules::default());
+        self.depart(departure, &departing, until);
         Err(why)
     }
 
@@ -356,29 +381,39 @@ impl Reservations {
         if new.is_empty() {
             return Ok(());
         }
-        let mut enrolment = Enrolment::new(self.me, group, &self.in_order(&new), false);
+        let obstacles = self.enrol_more(group, &self.in_order(&new));
+        if obstacles.is_empty() { Ok(()) } else { Err(self.words(&obstacles)) }
+    }
+
+    /// Registers on more drives of a started group. Does not wait for orders to remove a
+    /// registration: a drive that one may still reach is left out, and has an obstacle.
+    fn enrol_more(&self, group: ResourceId, drives: &[DriveRef]) -> Vec<Obstacle> {
+        let now = clock::now();
+        let mut departures = self.departures.lock();
+        let (left, drives): (Vec<DriveRef>, Vec<DriveRef>) =
+            drives.iter().partition(|&&drive| departures.may_reach(drive, now));
+        departures.enrolling.push((group, drives.clone()));
+        drop(departures);
+        let mut enrolment = Enrolment::new(self.me, group, &drives, false);
         let enrolled = self.run(&mut enrolment, |action| self.may_enrol(group, action));
-        let why = self.words(&enrolled.obstacles);
-        let refused = !enrolled.obstacles.is_empty();
+        let mut obstacles = enrolled.obstacles.clone();
         self.add(group, enrolled);
-        if refused { Err(why) } else { Ok(()) }
+        self.departures.lock().enrolled(group, &drives);
+        obstacles.extend(left.into_iter().map(Obstacle::Leaving));
+        obstacles
     }
 
     /// Gives up the registrations of a group that this host has stopped. Does not wait. `is_gone`:
     /// the group does not exist any more, so no data is left to protect.
     pub fn leave(self: &Arc<Reservations>, group: ResourceId, is_gone: bool) {
         let Some(left) = self.groups.lock().remove(&group) else { return };
-        let drives = self.bar(group, &left.registered);
+        let (drives, until) = self.bar(group, &left.registered);
+        let departure = match is_gone {
+            true => Departure::of_gone(self.me, group, &drives),
+            false => Departure::new(self.me, group, &drives, Rules::default()),
+        };
         let this = self.clone();
-        let spawned = thread::spawn("idm-reserve", move || {
-            if is_gone {
-                let order = ReserveOrder::Unregister(this.key.number());
-                drives.iter().for_each(|&drive| {
-                    by_each(&this.drives, drive, &order, &this.limits.deadline(clock::now()));
-                });
-            }
-            this.depart(group, &drives);
-        });
+        let spawned = thread::spawn("idm-reserve", move || this.depart(departure, &drives, until));
         if let Err(error) = spawned {
             log::debug!("the registrations of this host stay: {error}");
         }
@@ -543,10 +578,7 @@ impl Reservations {
         self.say_strangers(group, &owner, strangers);
         let mut obstacles = foreign;
         if !to_enrol.is_empty() {
-            let mut enrolment = Enrolment::new(self.me, group, &to_enrol, false);
-            let enrolled = self.run(&mut enrolment, |action| self.may_enrol(group, action));
-            obstacles.extend(&enrolled.obstacles);
-            self.add(group, enrolled);
+            obstacles.extend(self.enrol_more(group, &to_enrol));
         }
         self.say_obstacles(group, &owner, obstacles);
     }
@@ -633,18 +665,28 @@ impl Reservations {
         }
     }
 
-    fn depart(&self, group: ResourceId, drives: &[DriveRef]) {
-        let mut departure = Departure::new(self.me, group, drives, Rules::default());
-        let unknown = self.run(&mut departure, |_| true);
+    /// Carries a departure from these drives through, for which registrations wait until `until`.
+    fn depart(&self, mut departure: Departure, drives: &[DriveRef], until: Instant) {
+        let arrives = || clock::now() + 2 * self.timing.linger;
+        let notes = || self.link.get().is_some_and(|link| (link.note_leaving)());
+        let may = |action| action != Action::Unregister || notes() && arrives() < until;
+        let unknown = self.run(&mut departure, may);
         let until = clock::now() + self.timing.linger;
         let mut departures = self.departures.lock();
         departures.until.retain(|drive, _| !drives.contains(drive));
         departures.until.extend(unknown.into_iter().map(|drive| (drive, until)));
     }
 
+    /// Whether an order of this life to remove a registration may still reach a drive.
+    pub fn is_leaving(&self) -> bool {
+        let now = clock::now();
+        self.departures.lock().until.values().any(|&until| until > now)
+    }
+
     /// Keeps registrations waiting until a departure that begins now is over. Returns the drives
-    /// that it is about: those of `registered` that no other group of this host has.
-    fn bar(&self, group: ResourceId, registered: &[DriveRef]) -> Vec<DriveRef> {
+    /// that it is about, those of `registered` that no other group of this host has, and the time
+    /// until which registrations wait.
+    fn bar(&self, group: ResourceId, registered: &[DriveRef]) -> (Vec<DriveRef>, Instant) {
         let until = clock::now() + 4 * self.timing.linger;
         let mut departures = self.departures.lock();
         let is_enrolled = |drive: &DriveRef| {
@@ -656,16 +698,17 @@ impl Reservations {
         let departing: Vec<DriveRef> =
             registered.iter().filter(|it| !is_enrolled(it) && !is_used(it)).copied().collect();
         departures.until.extend(departing.iter().map(|&drive| (drive, until)));
-        departing
+        (departing, until)
     }
 
     /// Waits until no order to remove a registration can reach these drives any more.
     fn outwait_departures(&self, drives: &[DriveRef]) {
         const PAUSE: Duration = Duration::from_millis(10);
-        let until = |departures: &Departures| {
-            drives.iter().filter_map(|drive| departures.until.get(drive).copied()).max()
+        let may_reach = |departures: &Departures| {
+            let now = clock::now();
+            drives.iter().any(|&drive| departures.may_reach(drive, now))
         };
-        while until(&self.departures.lock()).is_some_and(|until| until > clock::now()) {
+        while may_reach(&self.departures.lock()) {
             clock::sleep(PAUSE);
         }
     }
@@ -854,7 +897,7 @@ fn carry_out(
 ) -> Answer {
     match order {
         ReserveOrder::Register { .. } | ReserveOrder::Unregister(_) => {
-            by_each(drives, drive, order, deadline)
+            by_each(order, drives.reserve_by_each(drive, order, deadline))
         }
         _ => answer(drives.reserve(drive, order, deadline).into_iter().collect()),
     }
@@ -897,10 +940,13 @@ fn read_table(
     drives.submit(drive, DriveCommand::ReadTable, Urgency::Awaited, done);
 }
 
-/// Carries out an order by every path. The answer is a conflict if one path has it, else done if
-/// one path has done it.
-fn by_each(drives: &Drives, drive: DriveRef, order: &ReserveOrder, deadline: &Deadline) -> Answer {
-    let answers = drives.reserve_by_each(drive, order, deadline);
+/// The answer to an order that was given by every path: a conflict if one path has it, else done if
+/// one path has done it. A removal is not done while it may still reach the drive by another path.
+fn by_each(order: &ReserveOrder, answers: Vec<Result<ReserveAnswer, TransportError>>) -> Answer {
+    let is_unknown = |it: &Result<_, _>| matches!(it, Err(TransportError::Unknown(_)));
+    if matches!(order, ReserveOrder::Unregister(_)) && answers.iter().any(is_unknown) {
+        return Answer::Silent;
+    }
     answer(answers.into_iter().flatten().collect())
 }
 
@@ -925,13 +971,28 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
+    fn a_removal_is_not_done_while_it_may_arrive_by_another_path() {
+        let done = || Ok(ReserveAnswer::Done);
+        let lost = || Err(TransportError::Unknown("lost".into()));
+        let unsent = || Err(TransportError::NotSent("no path".into()));
+        let remove = ReserveOrder::Unregister(1);
+        assert_eq!(by_each(&remove, vec![done(), lost()]), Answer::Silent);
+        assert_eq!(by_each(&remove, vec![lost(), Ok(ReserveAnswer::Conflict)]), Answer::Silent);
+        assert_eq!(by_each(&remove, vec![done(), unsent()]), Answer::Done);
+        assert_eq!(by_each(&remove, vec![unsent()]), Answer::Silent);
+        let register = ReserveOrder::Register { key: 1, anew: true };
+        assert_eq!(by_each(&register, vec![lost(), done()]), Answer::Done);
+    }
+
+    #[test]
     fn a_host_that_has_removed_itself_kills_nothing() {
         let timing = Timing::for_lease(Duration::from_secs(60));
         let (me, limits) = (HostId::new([1; 16], "host1"), Limits::new(&timing));
         let topology = Topology::new([].into());
         let connect = transport::connector(topology.clone());
         let drives = Arc::new(Drives::new(topology, connect, limits));
-        let reservations = Reservations::start(me, timing, limits, drives).unwrap();
+        let never = Instant::default();
+        let reservations = Reservations::start(me, timing, limits, drives, never).unwrap();
         let kills = Arc::new(AtomicUsize::new(0));
         let killed = kills.clone();
         reservations.connect(Link {
@@ -939,6 +1000,7 @@ mod tests {
                 killed.fetch_add(1, Ordering::SeqCst);
             }),
             safe_until: Box::new(|_| None),
+            note_leaving: Box::new(|| true),
         });
         let group = ResourceId::from_bytes([2; 64]);
         let start = || {

@@ -22,7 +22,7 @@ use crate::state::host_id::{self, HostIdentity};
 use crate::state::leases::Leases;
 use crate::state::refusals::RefusalNote;
 use crate::state::store::{SavedLock, Store};
-use crate::state::undo_note::{self, UndoNote};
+use crate::state::undo_note::{self, UndoNote, Undone};
 use crate::sys::clock;
 use crate::sys::sync::{Mutex, mpsc};
 use crate::topology::Topology;
@@ -87,7 +87,8 @@ impl Running {
         let note = Arc::new(note);
         let limits = Limits::new(&timing);
         let drives = Arc::new(Drives::new(topology, connect, limits));
-        let start = || Reservations::start(host, timing, limits, drives.clone());
+        let leaving = earlier.undoing.of(Role::Membership);
+        let start = || Reservations::start(host, timing, limits, drives.clone(), leaving);
         let reservations = config.reservations.then(start).transpose().map_err(no_thread)?;
         let (ready, is_ready) = mpsc::channel();
         let settings = Settings {
@@ -325,7 +326,7 @@ impl Running {
 
 /// The services of the runtime for the reservations.
 fn link(runtime: &Arc<Runtime>) -> Link {
-    let (kills, asks) = (Arc::downgrade(runtime), Arc::downgrade(runtime));
+    let [kills, asks, notes] = [(); 3].map(|()| Arc::downgrade(runtime));
     Link {
         fail: Box::new(move |owner, why| {
             if let Some(runtime) = kills.upgrade() {
@@ -333,6 +334,10 @@ fn link(runtime: &Arc<Runtime>) -> Link {
             }
         }),
         safe_until: Box::new(move |lock| asks.upgrade()?.safe_until(lock)),
+        // The next life that registers waits as for what undoes a membership.
+        note_leaving: Box::new(move || {
+            notes.upgrade().is_some_and(|runtime| runtime.note_undoing(Undone::Others))
+        }),
     }
 }
 

@@ -163,7 +163,8 @@ impl Reactor {
         }
         self.guard();
         if !self.draining.is_empty() && self.locks.values().all(|it| it.is_answered()) {
-            let settled = self.locks.values().all(|it| it.is_settled());
+            let is_leaving = self.settings.reservations.as_ref().is_some_and(|it| it.is_leaving());
+            let settled = !is_leaving && self.locks.values().all(|it| it.is_settled());
             if let Some(note) = self.settings.undo_note.as_mut().filter(|_| settled) {
                 note.settle();
             }
@@ -238,6 +239,7 @@ impl Reactor {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
                 let _ = waiter.send(entry.and_then(|entry| entry.safe_until()));
             }
+            Message::NoteUndoing { undone, waiter } => drop(waiter.send(self.may_undo(undone))),
             Message::Cleared { lock, token, cleared } => self.cleared(lock, token, cleared),
             Message::Reply { lock, token, reply } => self.step(lock, Input::Reply(token, reply)),
             Message::Drain(waiter) => {
@@ -488,20 +490,22 @@ impl Reactor {
 
     /// Whether a command that undoes this may be handed out: the next lvmlockd must know of it, or
     /// have no note at all.
-    fn may_undo(&mut self, command: &DriveCommand, undoes: Undoes) -> bool {
-        let (Some(note), DriveCommand::Mutex(_, record)) = (&mut self.settings.undo_note, command)
-        else {
-            return true;
-        };
-        let undone = Undone::of(role_of(&record.resource), undoes);
-        undone.is_none_or(|undone| note.cover(undone, clock::now()))
+    fn may_undo(&mut self, undone: Undone) -> bool {
+        let note = self.settings.undo_note.as_mut();
+        note.is_none_or(|note| note.cover(undone, clock::now()))
+    }
+
+    /// What a command undoes.
+    fn undone(command: &DriveCommand, undoes: Undoes) -> Option<Undone> {
+        let DriveCommand::Mutex(_, record) = command else { return None };
+        Undone::of(role_of(&record.resource), undoes)
     }
 
     fn send(&mut self, lock: u64, entry: &mut Entry, command: Command, now: Instant) {
         let Command { token, drive, command, undoes } = command;
         let tracks = self.settings.reservations.is_some();
         entry.sent((token, drive), &command, now, tracks);
-        if !self.may_undo(&command, undoes) {
+        if Self::undone(&command, undoes).is_some_and(|undone| !self.may_undo(undone)) {
             let reply = Reply::Status(Status::Unreachable);
             // After the reactor's end there is no receiver.
             self.mailbox.send(Message::Reply { lock, token, reply });

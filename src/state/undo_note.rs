@@ -53,7 +53,8 @@ pub struct UndoNote {
 pub struct Dates {
     /// Date of commands for locks of LVs.
     pub lvs: Instant,
-    /// Date of commands for all other locks: VG locks, memberships and the global lock.
+    /// Date of commands for all other locks: VG locks, memberships and the global lock. Also of
+    /// orders that remove this host's registration.
     pub others: Instant,
     /// Date of commands that undo any lock that is not adopted as exclusive, but acquired or made
     /// exclusive.

@@ -1,5 +1,6 @@
 //! Drives that take data only from registered hosts.
 
+mod late;
 mod noted;
 mod others;
 mod paths;

@@ -25,10 +25,26 @@ pub struct Departure {
 impl Departure {
     /// Begins.
     pub fn new(me: HostId, group: ResourceId, drives: &[DriveRef], rules: Rules) -> Departure {
+        Departure::begin(me, group, rules, (drives, Action::Look), Vec::new())
+    }
+
+    /// Begins for a group that does not exist any more, so that no data is left to protect.
+    pub fn of_gone(me: HostId, group: ResourceId, drives: &[DriveRef]) -> Departure {
+        let all = (drives, Action::Unregister);
+        Departure::begin(me, group, Rules::default(), all, drives.to_vec())
+    }
+
+    fn begin(
+        me: HostId,
+        group: ResourceId,
+        rules: Rules,
+        (drives, action): (&[DriveRef], Action),
+        unknown: Vec<DriveRef>,
+    ) -> Departure {
         let mut orders = Orders::default();
-        drives.iter().rev().for_each(|&drive| orders.give(drive, Action::Look));
+        drives.iter().rev().for_each(|&drive| orders.give(drive, action));
         let outcome = orders.is_over().then(Vec::new);
-        Departure { me, group, rules, orders, unknown: Vec::new(), outcome }
+        Departure { me, group, rules, orders, unknown, outcome }
     }
 
     /// Whether another host keeps the reservation of a drive, and cannot count on this one.

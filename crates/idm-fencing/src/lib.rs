@@ -106,6 +106,8 @@ pub enum Obstacle {
     Stays(Key, DriveRef),
     /// This host was removed from the drive while it had something in use there.
     Removed(DriveRef),
+    /// An order of this host to remove its registration may still reach the drive.
+    Leaving(DriveRef),
     /// Fewer drives than a majority were read, so that a living host may be overlooked.
     TooFew {
         /// Drives that were read.
@@ -126,7 +128,8 @@ impl Obstacle {
             | Obstacle::Alive(_, drive)
             | Obstacle::NotRegistered(_, drive)
             | Obstacle::Stays(_, drive)
-            | Obstacle::Removed(drive) => Some(drive),
+            | Obstacle::Removed(drive)
+            | Obstacle::Leaving(drive) => Some(drive),
             Obstacle::TooFew { .. } => None,
         }
     }
@@ -159,6 +162,10 @@ impl fmt::Display for Obstacle {
                 write!(f, "the key {key} is registered there again and again")
             }
             Obstacle::Removed(_) => f.write_str("this host was removed from it by another one"),
+            Obstacle::Leaving(_) => f.write_str(
+                "an order of this host to remove its registration, from the stop of a volume group, \
+                 may still reach it; repeat the command, at most a lease later",
+            ),
             Obstacle::TooFew { seen, needed } => {
                 write!(f, "{seen} drives of the volume group were read, {needed} are needed")
             }

@@ -505,4 +505,9 @@ fn the_last_host_leaves_the_reservation() {
     }
     assert_eq!(leave("b", &mut drives), []);
     assert!((0..3).all(|at| drives.has(at, "b")));
+    // The group is gone, so no data is left.
+    drives.at(1).lossy = true;
+    let mut gone = Departure::of_gone(host("b"), group(), &D);
+    assert_eq!(drives.run("b", &mut gone), [D[1]]);
+    assert!((0..3).all(|at| !drives.has(at, "b")));
 }

@@ -3,6 +3,7 @@
 use crate::fencing::kill;
 use crate::fencing::reservations::Cleared;
 use crate::lock::{LockSpec, Owner, RequestResult};
+use crate::state::undo_note::Undone;
 use crate::sys::sync::mpsc::Sender;
 use idm_engine::{DriveRef, Instant, Member, Request, Token};
 use idm_protocol::{Mode, Reply, ResourceId};
@@ -32,6 +33,8 @@ pub enum Message {
     Mode { resource: ResourceId, waiter: Sender<Option<Mode>> },
     /// Report the time until which a lock is safe.
     SafeUntil { resource: ResourceId, waiter: Sender<Option<Instant>> },
+    /// Note that something is about to be handed out that undoes this; report whether it may be.
+    NoteUndoing { undone: Undone, waiter: Sender<bool> },
     /// A command that waited for the removal of dead hosts may be sent, or not.
     Cleared { lock: u64, token: Token, cleared: Cleared },
     /// A drive answered.
