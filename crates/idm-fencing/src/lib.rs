@@ -163,8 +163,8 @@ impl fmt::Display for Obstacle {
             }
             Obstacle::Removed(_) => f.write_str("this host was removed from it by another one"),
             Obstacle::Leaving(_) => f.write_str(
-                "an order of this host to remove its registration, from the stop of a volume group, \
-                 may still reach it; repeat the command, at most a lease later",
+                "an order of this host to remove its registration, from the stop of a volume \
+                 group, may still reach it; repeat the command, at most a lease later",
             ),
             Obstacle::TooFew { seen, needed } => {
                 write!(f, "{seen} drives of the volume group were read, {needed} are needed")

@@ -6,7 +6,7 @@
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -166,7 +166,10 @@ impl Client {
         let mut text = Vec::new();
         let mut part = [0; 4096];
         while !text.ends_with(END) {
-            let read = self.stream.read(&mut part).context("lvmlockd's reply")?;
+            let read = match self.stream.read(&mut part) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.context("lvmlockd's reply")?,
+            };
             if read == 0 {
                 bail!("lvmlockd closed the connection: it has died");
             }
