@@ -232,6 +232,7 @@ pub fn parse(text: &[u8], boot: &str, now: Instant) -> Option<Noted> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::file;
     use std::time;
 
     const NEVER: Duration = Duration::from_secs(600);
@@ -269,9 +270,7 @@ mod tests {
         let keeper = start(directory.path(), OFTEN);
         keeper.protect(at(&[50]));
         eventually(&note, Some(shown(&[50])));
-        // As if there were no room for a new file.
-        let new = directory.path().join(format!("{FILE}.{}", std::process::id()));
-        std::fs::create_dir(&new).unwrap();
+        let new = file::obstruct(&directory.path().join(FILE));
         keeper.protect(at(&[40]));
         eventually(&note, None);
         std::fs::remove_dir(&new).unwrap();

@@ -313,6 +313,7 @@ impl Worker {
 mod tests {
     use super::*;
     use crate::fencing::{Fencing, FencingConfig};
+    use crate::state::file;
     use crate::sys::sync::Mutex;
     use idm_engine::Timing;
 
@@ -436,9 +437,7 @@ mod tests {
         watchdog.protect(Some(safe()));
         drop(claim);
         std::thread::sleep(Duration::from_millis(200));
-        // As if there were no room for a new file.
-        std::fs::create_dir(directory.path().join(format!("{FILE}.{}", std::process::id())))
-            .unwrap();
+        file::obstruct(&directory.path().join(FILE));
         let before = device.0.lock().len();
         // The reset would follow at the end of this time.
         let end = std::time::Instant::now() + feeding().timeout;
@@ -457,8 +456,7 @@ mod tests {
         let device = FakeWatchdog::default();
         let watchdog = start(&device, directory.path());
         let claim = watchdog.keep_armed(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
-        std::fs::create_dir(directory.path().join(format!("{FILE}.{}", std::process::id())))
-            .unwrap();
+        file::obstruct(&directory.path().join(FILE));
         let feeding = feeding();
         // The last feed is due within this time.
         let time = Duration::from_secs(4);

@@ -505,6 +505,27 @@ fn two_names(nodes: &tempfile::TempDir, devices: [&PathBuf; 2]) -> ([PathBuf; 2]
     (paths, names)
 }
 
+/// Drives 1 and 2 by two names, which can be given to other devices later.
+struct Named {
+    tree: Tree,
+    nodes: tempfile::TempDir,
+    devices: [PathBuf; 2],
+    paths: [PathBuf; 2],
+    names: [String; 2],
+    drives: Arc<Drives>,
+}
+
+impl Named {
+    fn new() -> Named {
+        let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
+        let devices = [tree.drive("sda", 1), tree.drive("sdb", 2)];
+        let (paths, names) = two_names(&nodes, devices.each_ref());
+        let drives = drives_of(&tree, &[]);
+        drives.take_inventory();
+        Named { tree, nodes, devices, paths, names, drives }
+    }
+}
+
 fn vg_on(paths: &[String]) -> crate::lockspace::Lockspace {
     let vg = ResourceId::vg("123456-abcd-efgh-ijkl-mnop-qrst-uvwxyz").unwrap();
     crate::lockspace::Lockspace::with_id(vg, Some("vg0".into()), paths.to_vec())
@@ -539,10 +560,8 @@ fn a_part_of_a_stack_that_was_never_seen_counts_each_time() {
 /// Each request for the VG's lock reads the list of PVs, whose names are those of the lock-start.
 #[test]
 fn a_request_for_the_vgs_lock_gives_no_vote_to_a_disk_with_an_old_name() {
-    let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
-    let (a, b, other) = (tree.drive("sda", 1), tree.drive("sdb", 2), tree.drive("sdc", 3));
-    let (paths, names) = two_names(&nodes, [&a, &b]);
-    let drives = drives_of(&tree, &[]);
+    let Named { tree, nodes: _nodes, paths, names, drives, .. } = Named::new();
+    let other = tree.drive("sdc", 3);
     drives.take_inventory();
     let lockspace = vg_on(&names);
     let first = identities(&lockspace.members(&drives).members);
@@ -563,11 +582,7 @@ fn a_request_for_the_vgs_lock_gives_no_vote_to_a_disk_with_an_old_name() {
 /// When it comes back under another name, a disk that is not the VG's gets the old one.
 #[test]
 fn a_drive_that_comes_back_under_another_name_keeps_its_vote() {
-    let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
-    let (a, b) = (tree.drive("sda", 1), tree.drive("sdb", 2));
-    let (paths, names) = two_names(&nodes, [&a, &b]);
-    let drives = drives_of(&tree, &[]);
-    drives.take_inventory();
+    let Named { tree, nodes: _nodes, devices: [_, b], paths, names, drives } = Named::new();
     let lockspace = vg_on(&names);
     let first = identities(&lockspace.members(&drives).members);
     let request = || lockspace.set_paths(names.to_vec());
@@ -591,11 +606,7 @@ fn a_drive_that_comes_back_under_another_name_keeps_its_vote() {
 /// One of the VG's own drives fails, and after a reset of the adapter the other one has its name.
 #[test]
 fn a_failed_drive_whose_name_another_drive_of_the_vg_has_goes_on_to_count() {
-    let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
-    let (a, b) = (tree.drive("sda", 1), tree.drive("sdb", 2));
-    let (paths, names) = two_names(&nodes, [&a, &b]);
-    let drives = drives_of(&tree, &[]);
-    drives.take_inventory();
+    let Named { tree, nodes: _nodes, devices: [a, b], paths, names, drives } = Named::new();
     let lockspace = vg_on(&names);
     assert_eq!(lockspace.members(&drives).members.len(), 2);
     tree.remove(&a);
@@ -613,12 +624,9 @@ fn a_failed_drive_whose_name_another_drive_of_the_vg_has_goes_on_to_count() {
 /// the VG's lock. Meanwhile a drive that is in both lists came back under another name.
 #[test]
 fn a_name_that_is_in_both_lists_goes_on_to_stand_for_its_drive() {
-    let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
-    let (a, b, new) = (tree.drive("sda", 1), tree.drive("sdb", 2), tree.drive("sdc", 4));
-    let (paths, names) = two_names(&nodes, [&a, &b]);
+    let Named { tree, nodes, devices: [_, b], paths, names, drives } = Named::new();
     let more = nodes.path().join("c");
-    name_it(&more, &new);
-    let drives = drives_of(&tree, &[]);
+    name_it(&more, &tree.drive("sdc", 4));
     drives.take_inventory();
     let lockspace = vg_on(&names);
     drop(lockspace.members(&drives));
@@ -639,11 +647,7 @@ fn a_name_that_is_in_both_lists_goes_on_to_stand_for_its_drive() {
 /// drive of the second VG is away while its lock is requested.
 #[test]
 fn a_drive_that_is_away_is_not_replaced_by_one_of_another_vg() {
-    let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
-    let (a, b) = (tree.drive("sda", 1), tree.drive("sdb", 2));
-    let (paths, names) = two_names(&nodes, [&a, &b]);
-    let drives = drives_of(&tree, &[]);
-    drives.take_inventory();
+    let Named { tree, nodes: _nodes, devices: [_, b], paths, names, drives } = Named::new();
     let first = vg_on(&names[..1]);
     drop(first.members(&drives));
     name_it(&paths[0], &b);

@@ -31,10 +31,24 @@ pub fn replace(file: &Path, text: &str, mode: u32) -> io::Result<()> {
     if let Some(directory) = file.parent() {
         make_folder(directory, PUBLIC_FOLDER)?;
     }
-    // Each process and each file has its own temporary name, so that none writes into another's.
+    replace_by(file, &temporary(file), text, mode)
+}
+
+/// The name of a file until it is complete. Each process and each file has its own, so that none
+/// writes into another's.
+fn temporary(file: &Path) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));
-    replace_by(file, &file.with_file_name(name), text, mode)
+    file.with_file_name(name)
+}
+
+/// Lets [`replace`] fail for this file, as if there were no room for a new one, until the folder
+/// that it returns is removed.
+#[cfg(test)]
+pub fn obstruct(file: &Path) -> PathBuf {
+    let new = temporary(file);
+    fs::create_dir(&new).unwrap();
+    new
 }
 
 /// Replaces a file by a new one that is named `new` until it is complete.

@@ -60,6 +60,7 @@ pub fn parse(text: &[u8], boot: &str, _: idm_engine::Instant) -> Option<Leases> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::file;
     use std::fs;
 
     fn seconds(shortest: u64, longest: u64) -> Leases {
@@ -100,8 +101,7 @@ mod tests {
     fn a_note_that_cannot_be_written_still_counts() {
         let directory = tempfile::tempdir().unwrap();
         start(directory.path(), 30, true);
-        // As if there were no room for a new file.
-        fs::create_dir(directory.path().join(format!("{FILE}.{}", std::process::id()))).unwrap();
+        file::obstruct(&directory.path().join(FILE));
         assert_eq!(start(directory.path(), 90, false), seconds(30, 90));
         assert_eq!(start(directory.path(), 60, false), seconds(30, 60));
     }

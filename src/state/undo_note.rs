@@ -403,9 +403,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut note, _) = start(directory.path(), 2 * LEASE, 100, true);
         assert!(note.cover(Undone::Lvs, at(200)));
-        // As if there were no room for a new file.
-        let new = directory.path().join(format!("{FILE}.{}", std::process::id()));
-        fs::create_dir(&new).unwrap();
+        let new = file::obstruct(&directory.path().join(FILE));
         fs::remove_file(directory.path().join(FILE)).unwrap();
         assert!(note.cover(Undone::Lvs, at(300)));
         assert!(!directory.path().join(FILE).exists());
@@ -456,9 +454,7 @@ mod tests {
         let (mut note, _) = start(directory.path(), LEASE, 100, true);
         assert!(note.cover(Undone::Lvs, at(200)));
         drop(note);
-        // As if there were no room for a new file.
-        let new = directory.path().join(format!("{FILE}.{}", std::process::id()));
-        fs::create_dir(&new).unwrap();
+        let new = file::obstruct(&directory.path().join(FILE));
         let (mut note, until) = start(directory.path(), LEASE, 201, false);
         assert_eq!(until, at(216));
         assert!(!directory.path().join(FILE).exists(), "the next life waits as long as it must");

@@ -90,8 +90,7 @@ fn a_restart_with_drives_that_are_late_once_kills_nothing() {
 /// another one; and the time when LV 1 was last confirmed.
 fn with_a_missing_note(bench: &Bench) -> (Host, Instant) {
     let a = bench.host(1, LONG);
-    std::fs::create_dir_all(bench.state_dir(1)).unwrap();
-    std::fs::create_dir(in_the_way(bench)).unwrap();
+    bench.obstruct_dates(1);
     a.start(VG, bench.scope()).unwrap();
     a.lock(2, lv_on(2, &["d1"]), Exclusive).unwrap();
     bench.activate(1, 2, true);
@@ -100,10 +99,6 @@ fn with_a_missing_note(bench: &Bench) -> (Host, Instant) {
     let last = Instant::now();
     bench.control("hang d0 on");
     (a, last)
-}
-
-fn in_the_way(bench: &Bench) -> PathBuf {
-    bench.state_dir(1).join(format!("safe-until.{}", std::process::id()))
 }
 
 /// Sleeps until this time after `begin`.
@@ -193,7 +188,7 @@ fn an_lv_in_use_is_not_given_to_another_host_before_its_vg_is_killed() {
     let (a, last) = with_a_missing_note(&bench);
     until(last, 28);
     drop(a);
-    std::fs::remove_dir(in_the_way(&bench)).unwrap();
+    bench.obstruct_no_more(1);
     bench.control("hang d0 off");
     // From now on this host has no path to the drive.
     let a = bench.without_a_path(LONG);
@@ -300,7 +295,7 @@ fn a_life_without_a_note_promises_nothing_to_the_next_one() {
     let (a, last) = with_a_missing_note(&bench);
     until(last, 28);
     drop(a);
-    std::fs::remove_dir(in_the_way(&bench)).unwrap();
+    bench.obstruct_no_more(1);
     // The drive goes on hanging, so its lease cannot be renewed.
     let a = bench.next_life(1, LONG);
     thread::sleep(Duration::from_secs(1));

@@ -65,6 +65,20 @@ impl Bench {
         std::fs::read_to_string(self.kills()).unwrap_or_default()
     }
 
+    /// Keeps the host's note of the dates until which its locks are safe from being written.
+    fn obstruct_dates(&self, number: u8) {
+        std::fs::create_dir_all(self.obstacle(number)).unwrap();
+    }
+
+    /// Lets it be written again.
+    fn obstruct_no_more(&self, number: u8) {
+        std::fs::remove_dir(self.obstacle(number)).unwrap();
+    }
+
+    fn obstacle(&self, number: u8) -> PathBuf {
+        self.state_dir(number).join(format!("safe-until.{}", std::process::id()))
+    }
+
     fn host(&self, number: u8, lease: Duration) -> Host {
         self.host_with_id(number, number, lease)
     }

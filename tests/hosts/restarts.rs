@@ -19,9 +19,7 @@ fn date_left(bench: &Bench) -> f64 {
 fn restarts_without_a_note_of_the_dates_kill_nothing() {
     let bench = Bench::new(3);
     let a = bench.host(1, LONG);
-    std::fs::create_dir_all(bench.state_dir(1)).unwrap();
-    let in_the_way = bench.state_dir(1).join(format!("safe-until.{}", std::process::id()));
-    std::fs::create_dir(&in_the_way).unwrap();
+    bench.obstruct_dates(1);
     a.start(VG, bench.scope()).unwrap();
     a.lock(1, lv(1), Exclusive).unwrap();
     a.lock(2, lv(2), Exclusive).unwrap();
@@ -29,7 +27,7 @@ fn restarts_without_a_note_of_the_dates_kill_nothing() {
     thread::sleep(Duration::from_secs(2));
     a.unlock(2);
     drop(a);
-    std::fs::remove_dir(&in_the_way).unwrap();
+    bench.obstruct_no_more(1);
     let a = bench.next_life(1, LONG);
     thread::sleep(Duration::from_secs(2));
     let note = bench.safe_until(1);
@@ -225,9 +223,7 @@ fn started_again_without_dates(before: Duration, after: Duration) {
     let bench = Bench::new(3);
     let a = bench.host(1, before);
     let b = bench.host(2, after);
-    std::fs::create_dir_all(bench.state_dir(1)).unwrap();
-    let in_the_way = bench.state_dir(1).join(format!("safe-until.{}", std::process::id()));
-    std::fs::create_dir(&in_the_way).unwrap();
+    bench.obstruct_dates(1);
     a.start(VG, bench.scope()).unwrap();
     b.start(VG, bench.scope()).unwrap();
     a.lock(1, lv(1), Exclusive).unwrap();

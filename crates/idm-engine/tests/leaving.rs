@@ -216,21 +216,14 @@ fn a_drive_that_does_not_store_marks_does_not_hide_that_votes_have_moved() {
 #[test]
 fn a_late_refresh_prolongs_the_record_that_hides_a_move() {
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
-    let mut late = Vec::new();
-    while late.is_empty() {
-        bench.wait(&mut a);
-        late = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
-            2 => Fate::Open,
-            _ => Fate::Answered,
-        });
-    }
+    let late = next_refresh(&mut bench, &mut a, 2, Fate::Open);
     assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
     bench.paths[2] = Path::Cut;
     bench.pass(&mut a, SECOND * 13);
-    a.on_reply(late[0].token, Reply::Status(Status::Uncertain), bench.now);
+    a.on_reply(late.token, Reply::Status(Status::Uncertain), bench.now);
     bench.pass(&mut a, SECOND * 14);
     // It is within the quarter of a lease after the report.
-    bench.perform(&late[0]);
+    bench.perform(&late);
     bench.pass(&mut a, LEASE * 3 / 5);
     bench.paths[2] = Path::Up;
     assert_old_list_is_refused(&mut bench, &a);
@@ -531,20 +524,13 @@ fn moved_votes_that_a_drive_shows_late_are_no_proof_for_a_second_adoption() {
 #[test]
 fn the_old_drives_keep_the_lock_until_a_late_refresh_has_run_out() {
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
-    let mut late = Vec::new();
-    while late.is_empty() {
-        bench.wait(&mut a);
-        late = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
-            2 => Fate::Late,
-            _ => Fate::Answered,
-        });
-    }
+    let late = next_refresh(&mut bench, &mut a, 2, Fate::Late);
     let arrives = bench.now + Timing::for_lease(LEASE).linger;
     bench.paths[2] = Path::Cut;
     move_to(&mut bench, &mut a, &[2, 3, 4]);
     let left = arrives.since(bench.now);
     bench.pass(&mut a, left);
-    bench.perform(&late[0]);
+    bench.perform(&late);
     bench.pass(&mut a, LEASE - SECOND / 20);
     bench.paths[2] = Path::Up;
     assert_old_list_is_refused(&mut bench, &a);

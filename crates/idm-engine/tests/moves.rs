@@ -335,20 +335,13 @@ fn a_late_change_to_shared_hides_a_sharer_of_an_adopted_lock() {
 fn a_refresh_does_not_prove_that_a_late_one_left_the_mark() {
     for then in [Status::Failed, Status::Good] {
         let (mut bench, mut a) = held();
-        let mut late = Vec::new();
-        while late.is_empty() {
-            bench.wait(&mut a);
-            late = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
-                0 => Fate::Late,
-                _ => Fate::Answered,
-            });
-        }
+        let late = next_refresh(&mut bench, &mut a, 0, Fate::Late);
         bench.paths[4] = Path::Cut;
         let named = bench.members(&[0, 3, 4]);
         a.spread(&named, bench.now);
         bench.pass(&mut a, Duration::from_secs(1));
         assert_eq!(is_ready(&mut a), None, "the lost REFRESH may still write the old mark");
-        late.iter().for_each(|command| drop(bench.perform(command)));
+        bench.perform(&late);
         pass_with(&mut bench, &mut a, LEASE / 2, |command| match (command.drive.0, op(command)) {
             (0, Some(MutexOp::Refresh)) => Fate::Instead(then),
             (0, None) => Fate::Instead(Status::TryAgain),

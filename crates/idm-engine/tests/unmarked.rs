@@ -8,6 +8,22 @@ use idm_emulator::Profile;
 use idm_engine::{Lock, Outcome};
 use idm_protocol::{MutexOp, Reply, State, Status};
 
+/// Each drive gets its command before the answers to the last ones come, so that all drives that
+/// are given back are unlocked at the same time. Ends there.
+fn until_unlocked(bench: &mut Bench, lock: &mut Lock) {
+    for _ in 0..20 {
+        let sent = all_at_once(bench, lock);
+        let unlocks = sent.iter().any(|command| op(command) == Some(MutexOp::Unlock));
+        for command in sent {
+            let reply = bench.perform(&command);
+            lock.on_reply(command.token, reply, bench.now);
+        }
+        if unlocks {
+            break;
+        }
+    }
+}
+
 /// A dead host had the lock on all drives of the VG. The next one shares it on drive 0, on which
 /// the LV lies, and breaks the dead host on all drives. Its lock is put on the VG's drives, because
 /// another host may extend the LV without its lock, and does so (`lvextend --lockopt skiplv`), to
@@ -19,19 +35,7 @@ fn drives_that_are_taken_anew_are_not_all_given_back_at_once() {
     assert_eq!(on(&a), [0, 1, 2]);
     let named = bench.members(&[0, 1, 2]);
     a.spread(&named, bench.now);
-    // Each drive gets its command before the answers to the last ones come, so that the drives are
-    // unlocked at the same time; there the third host asks.
-    for _ in 0..20 {
-        let sent = all_at_once(&bench, &mut a);
-        let unlocks = sent.iter().any(|command| op(command) == Some(MutexOp::Unlock));
-        for command in sent {
-            let reply = bench.perform(&command);
-            a.on_reply(command.token, reply, bench.now);
-        }
-        if unlocks {
-            break;
-        }
-    }
+    until_unlocked(&mut bench, &mut a);
     let mut c: Lock = lv_lock(2);
     bench.paths[0] = Path::Cut;
     take(&mut bench, &mut c, X, &[0, 1, 2], &[]);
@@ -160,14 +164,7 @@ fn drive_1_answers_after(delay: Duration) {
 #[test]
 fn a_drive_that_shows_the_mark_is_not_taken_anew() {
     let (mut bench, mut a) = after_a_dead_host(X, Profile::current());
-    let mut late = Vec::new();
-    while late.is_empty() {
-        bench.wait(&mut a);
-        late = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
-            1 => Fate::Late,
-            _ => Fate::Answered,
-        });
-    }
+    next_refresh(&mut bench, &mut a, 1, Fate::Late);
     bench.log.clear();
     spread(&mut bench, &mut a, &[0, 1, 2]);
     bench.pass(&mut a, SECOND * 40);
@@ -218,17 +215,7 @@ fn old_drives_do_not_stand_in_for_drives_that_are_to_vote() {
     assert_eq!(take(&mut bench, &mut a, S, &[0, 3, 4], &[1, 2]), GRANTED);
     assert_eq!(on(&a), [0, 1, 2, 3, 4]);
     a.spread(&bench.members(&[0, 1, 2]), bench.now);
-    for _ in 0..20 {
-        let sent = all_at_once(&bench, &mut a);
-        let unlocks = sent.iter().any(|command| op(command) == Some(MutexOp::Unlock));
-        for command in sent {
-            let reply = bench.perform(&command);
-            a.on_reply(command.token, reply, bench.now);
-        }
-        if unlocks {
-            break;
-        }
-    }
+    until_unlocked(&mut bench, &mut a);
     let mut c = lv_lock(2);
     bench.paths[0] = Path::Cut;
     let outcome = take(&mut bench, &mut c, X, &[0, 1, 2], &[]);

@@ -86,7 +86,7 @@ fn ingredients(aim: Aim) -> &'static [(Count, u64)] {
         }
         Aim::Room => &[(Count::Collected, 200), (Count::RefusedFull, 10_000)],
         Aim::Marks => &[(Count::Restarted, 500), (Count::TookOverOwn, 1000)],
-        Aim::Votes => &[(Count::VotesMoved, 500), (Count::Moved, 400), (Count::VgChanged, 500)],
+        Aim::Votes => &[(Count::VotesMoved, 500), (Count::Moved, 500), (Count::VgChanged, 500)],
         Aim::Restarts => &[(Count::Restarted, 500), (Count::EarlierHit, 100)],
         Aim::Silence => &[(Count::PathDown, 1000), (Count::Moved, 150), (Count::Restarted, 500)],
         Aim::Repairs => &[(Count::Repaired, 1000), (Count::GrantedKnown, 500)],

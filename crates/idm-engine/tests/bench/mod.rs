@@ -34,6 +34,7 @@ pub enum Path {
 }
 
 /// Result of one command.
+#[derive(Clone, Copy)]
 pub enum Fate {
     /// The drive carries it out and answers.
     Answered,
@@ -241,6 +242,20 @@ pub fn pass_with(
     bench.now = end;
     lock.on_timer(bench.now);
     kept
+}
+
+/// The next REFRESH of a drive, whose answer has this fate; all other commands are answered.
+pub fn next_refresh(bench: &mut Bench, lock: &mut Lock, drive: u32, fate: Fate) -> Command {
+    loop {
+        bench.wait(lock);
+        let mut kept = exchange_with(bench, lock, |command| match command.drive.0 {
+            it if it == drive => fate,
+            _ => Fate::Answered,
+        });
+        if let Some(command) = kept.pop() {
+            return command;
+        }
+    }
 }
 
 /// All commands that a host sends before the first answer comes.

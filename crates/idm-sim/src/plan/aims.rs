@@ -213,11 +213,9 @@ impl Plan {
                 LockPlan { keeps_value: false, layout: some.collect() }
             })
             .collect();
-        let forgets = rng.bool();
         for d in self.drives.ids() {
             let p = &mut self.drives[d].profile;
             p.sharers_admitted = true;
-            p.refresh_stores_metadata &= !forgets;
             p.limits.mutexes = p.limits.mutexes.max(self.locks.len());
         }
         self.stop_at += rng.u64(4..8) * self.lease();

@@ -54,7 +54,7 @@ impl World {
         let (h, l) = (self.slots.host(s), self.slots.lock(s));
         let idle = self.slots[s].engine.side.is_idle();
         self.slots[s].call.fresh = idle;
-        let repairs = self.plan.repairer == Some(h);
+        let repairs = self.repairs(h);
         if idle && !self.is_old(h) && (self.rng.u8(0..8) == 0 || repairs) {
             // lvmlockd forgets an unused lock.
             self.coverage.add(Count::Dropped);
@@ -263,7 +263,7 @@ impl World {
 
     fn act(&mut self, s: SlotIx) {
         let h = self.slots.host(s);
-        if self.is_old(h) || self.plan.repairer == Some(h) || self.stopped {
+        if self.is_old(h) || self.repairs(h) || self.stopped {
             self.release(s);
             return;
         }

@@ -66,9 +66,7 @@ impl World {
             Fault::Cut(h) => step(&mut self.network.paths[h].cut, begins),
             Fault::Frozen(h) if begins => self.freeze(h, until),
             // Each repair has an id of its own.
-            Fault::Restart(h) if begins && self.plan.repairer == Some(h) => {
-                self.crash(h, until, true);
-            }
+            Fault::Restart(h) if begins && self.repairs(h) => self.crash(h, until, true),
             Fault::Restart(h) if begins => self.restart(h, until),
             Fault::Restart(h) => self.hosts[h].doomed_until = None,
             Fault::Reboot(h) if begins => self.crash(h, until, true),

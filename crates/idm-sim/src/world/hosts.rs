@@ -86,6 +86,11 @@ impl World {
         h.get() >= self.hosts.len() - self.plan.old_hosts
     }
 
+    /// Whether an administrator gives locks back on this host.
+    pub(super) fn repairs(&self, h: HostIx) -> bool {
+        self.plan.repairer == Some(h)
+    }
+
     /// A new engine for a host's lock.
     pub(super) fn new_side(&mut self, h: HostIx, l: LockIx) -> Side {
         let lock = &self.locks[l];

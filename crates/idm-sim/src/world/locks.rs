@@ -24,8 +24,6 @@ pub(super) struct LockInfo {
     pub(super) muddled: bool,
     /// The number of requests in a row that were refused while it was free.
     pub(super) refusals: u32,
-    /// The moment of the first of them.
-    pub(super) refused_since: u64,
     /// The moment of a host's last action on it, apart from refreshes and refusals.
     pub(super) touched_at: u64,
     /// A read of its value by hosts that do not take it.
@@ -49,7 +47,6 @@ impl LockInfo {
             publisher: HostIx::new(0),
             muddled: false,
             refusals: 0,
-            refused_since: 0,
             touched_at: 0,
             reading: Reading::default(),
         }

@@ -65,10 +65,10 @@ impl World {
 
     /// Decides whether the only holder of a VG lock is about to change something.
     fn draw_dirty(&mut self, s: SlotIx) {
-        let keeps_value = self.locks[self.slots.lock(s)].keeps_value
-            && self.plan.repairer != Some(self.slots.host(s));
+        let keeps_value = self.locks[self.slots.lock(s)].keeps_value;
+        let publishes = keeps_value && !self.repairs(self.slots.host(s));
         let call = &mut self.slots[s].call;
-        call.dirty = call.target == Mode::Exclusive && keeps_value && self.rng.bool();
+        call.dirty = call.target == Mode::Exclusive && publishes && self.rng.bool();
     }
 
     /// Lets the caller keep the lock, and act later.
@@ -76,7 +76,7 @@ impl World {
         let lost = self.slots[s].engine.side.mode().is_none();
         self.slots[s].call.caller = if lost { Caller::Dropping } else { Caller::Holding };
         let most = match lost {
-            _ if self.stopped || self.plan.repairer == Some(self.slots.host(s)) => 1000,
+            _ if self.stopped || self.repairs(self.slots.host(s)) => 1000,
             true => self.plan.hold.min(1_000_000),
             false => self.plan.hold,
         };
@@ -131,7 +131,7 @@ impl World {
             Mode::Exclusive => Count::GrantedEx,
             Mode::Shared => Count::GrantedSh,
         });
-        if self.plan.repairer == Some(self.slots.host(s)) {
+        if self.repairs(self.slots.host(s)) {
             self.coverage.add(Count::Repaired);
         }
         self.locks[l].refusals = 0;
@@ -232,12 +232,8 @@ impl World {
         // In a healthy cluster some host gets the lock.
         let nobody = self.slots.rivals(s).all(|o| self.slots[o].engine.mode.is_none());
         let settled = self.settled() && self.slots[s].call.started >= self.plan.settled_at;
-        let now = self.now();
         let lock = &mut self.locks[l];
         lock.refusals = if nobody && settled { lock.refusals + 1 } else { 0 };
-        if lock.refusals <= 1 {
-            lock.refused_since = now;
-        }
         self.require(self.check_somebody(l));
         let after = some_time(&mut self.rng, self.plan.retry);
         self.call_caller(s, after);

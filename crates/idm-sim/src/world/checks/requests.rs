@@ -11,7 +11,8 @@ use idm_protocol::{Mode, Value};
 /// More commands than any seed needs; beyond this number a host sends without end.
 const STORM: u64 = 200_000;
 
-/// The number of refusals in a row that never occurs while the lock is free.
+/// The number of refusals in a row that never occurs while the lock is free, where hosts ask again
+/// after an eighth of a lease or later.
 const REFUSALS: u32 = 25;
 
 impl World {
@@ -126,12 +127,12 @@ impl World {
     /// Requires that some host gets a free lock in a healthy cluster. Where requests follow each
     /// other quickly, many of them meet the same remains, which may stay for a while.
     pub(in crate::world) fn check_somebody(&self, l: LockIx) -> Verdict {
-        let lock = &self.locks[l];
-        let is_brief = self.now() - lock.refused_since <= self.plan.lease() / 2;
+        let hurry = (self.plan.lease() / 8).checked_div(self.plan.retry);
+        let most = u64::from(REFUSALS) * hurry.unwrap_or_default().max(1);
         ensure!(
-            lock.refusals <= REFUSALS || is_brief,
+            u64::from(self.locks[l].refusals) <= most,
             "somebody gets a free lock",
-            "lock {l:?} is free, and {REFUSALS} requests in a row were refused"
+            "lock {l:?} is free, and {most} requests in a row were refused"
         );
         Ok(())
     }
