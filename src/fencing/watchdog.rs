@@ -511,4 +511,21 @@ mod tests {
         std::thread::sleep(Duration::from_millis(200));
         assert_eq!(device.last(), Some("feed"));
     }
+
+    /// With such a note the next life would feed beyond the end of the locks.
+    #[test]
+    fn a_note_that_promises_more_than_the_locks_allow_is_not_fed_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let device = FakeWatchdog::default();
+        let watchdog = start(&device, directory.path());
+        let claim = watchdog.keep_armed(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
+        std::fs::create_dir(directory.path().join(format!("{FILE}.{}", std::process::id())))
+            .unwrap();
+        let before = device.0.lock().len();
+        let feeding = feeding();
+        watchdog.protect(Some(clock::now() + 2 * (feeding.timeout + feeding.late)));
+        std::thread::sleep(2 * feeding.interval);
+        assert_eq!(device.0.lock().len(), before);
+        drop(claim);
+    }
 }
