@@ -782,6 +782,20 @@ mod tests {
         }
     }
 
+    /// The note names no lock of the VG yet: it was just granted, by any of the earlier lives.
+    #[test]
+    fn without_a_date_a_lock_is_as_old_as_its_request_and_has_the_shortest_lease() {
+        let vg = ResourceId::vg("123456-abcd-efgh-ijkl-mnop-qrst-uvwxyz").unwrap();
+        let another = Date { until: clock::now() + LEASE, is_shown: true };
+        let (paths, drives) = (Vec::new(), vec!["naa.1".to_owned()]);
+        let saved = SavedLock { exclusive: true, granted: true, asked_us: 7, paths, drives };
+        let other_vg = ResourceId::vg("654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz").unwrap();
+        let mut dates = dates([(other_vg, another)].into());
+        dates.leases.shortest = LEASE / 2;
+        let until = dates.noted(&vg, &saved).unwrap();
+        assert!(until <= Instant::from_micros(7) + LEASE / 2 - dates.timing.patience, "{until:?}");
+    }
+
     #[test]
     fn what_was_left_was_asked_for_before_it_was_found() {
         let id = ResourceId::GLOBAL;

@@ -486,4 +486,44 @@ mod tests {
         second.rest(SOON);
         assert_eq!(device.last(), Some("disarm"));
     }
+
+    /// The note was not written anew, and its date is about to pass, while the locks are safe.
+    #[test]
+    fn the_next_life_feeds_on_where_the_note_could_not_be_written_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let device = FakeWatchdog::default();
+        let first = start(&device, directory.path());
+        let feeding = feeding();
+        let soon = clock::now() + feeding.timeout + feeding.late + Duration::from_secs(4);
+        let claim = first.keep_armed(soon, SOON).unwrap_or_else(|why| panic!("{why}"));
+        // As if there were no room for a new file.
+        std::fs::create_dir(directory.path().join(format!("{FILE}.{}", std::process::id())))
+            .unwrap();
+        first.protect(Some(safe()));
+        drop(claim);
+        std::thread::sleep(Duration::from_secs(5));
+        assert_eq!(device.last(), Some("feed"));
+        drop(first);
+        let device = FakeWatchdog::default();
+        let _second = start(&device, directory.path());
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(device.last(), Some("feed"));
+    }
+
+    /// With such a note the next life would feed beyond the end of the locks.
+    #[test]
+    fn a_note_that_promises_more_than_the_locks_allow_is_not_fed_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let device = FakeWatchdog::default();
+        let watchdog = start(&device, directory.path());
+        let claim = watchdog.keep_armed(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
+        std::fs::create_dir(directory.path().join(format!("{FILE}.{}", std::process::id())))
+            .unwrap();
+        let before = device.0.lock().len();
+        let feeding = feeding();
+        watchdog.protect(Some(clock::now() + 2 * (feeding.timeout + feeding.late)));
+        std::thread::sleep(2 * feeding.interval);
+        assert_eq!(device.0.lock().len(), before);
+        drop(claim);
+    }
 }

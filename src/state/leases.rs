@@ -105,4 +105,28 @@ mod tests {
         assert_eq!(start(directory.path(), 90, false), seconds(30, 90));
         assert_eq!(start(directory.path(), 60, false), seconds(30, 60));
     }
+
+    /// The life with the longer lease could not note it.
+    #[test]
+    fn a_lease_that_could_not_be_noted_counts_in_the_life_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        start(directory.path(), 30, true);
+        let new = directory.path().join(format!("{FILE}.{}", std::process::id()));
+        fs::create_dir(&new).unwrap();
+        assert_eq!(start(directory.path(), 90, false), seconds(30, 90));
+        fs::remove_dir(&new).unwrap();
+        assert_eq!(start(directory.path(), 30, false).longest, Duration::from_secs(90));
+    }
+
+    /// The life of a new id could not replace the note of an earlier id.
+    #[test]
+    fn an_id_that_is_new_does_not_count_what_another_id_has_noted() {
+        let directory = tempfile::tempdir().unwrap();
+        start(directory.path(), 90, true);
+        let new = directory.path().join(format!("{FILE}.{}", std::process::id()));
+        fs::create_dir(&new).unwrap();
+        assert_eq!(start(directory.path(), 20, true), seconds(20, 20), "another id");
+        fs::remove_dir(&new).unwrap();
+        assert_eq!(start(directory.path(), 90, false).shortest, Duration::from_secs(20));
+    }
 }

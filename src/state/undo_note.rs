@@ -413,6 +413,24 @@ mod tests {
         assert!(start(directory.path(), LEASE, 301, false).1 >= at(331));
     }
 
+    /// There was no room for any note while the life with the longer lease lived.
+    #[test]
+    fn a_longer_lease_for_which_there_was_no_room_does_not_shorten_what_is_under_way() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(start(directory.path(), LEASE / 2, 100, true));
+        let new = |name: &str| directory.path().join(format!("{name}.{}", std::process::id()));
+        let both = [FILE, "leases"].map(new);
+        both.iter().for_each(|it| fs::create_dir(it).unwrap());
+        let (mut note, _) = start(directory.path(), LEASE * 3 / 2, 200, false);
+        assert!(note.cover(Undone::Lvs, at(300)));
+        assert!(!directory.path().join(FILE).exists());
+        drop(note);
+        both.iter().for_each(|it| fs::remove_dir(it).unwrap());
+        // The command may arrive until 323.
+        let waits = start(directory.path(), LEASE / 2, 301, false).1;
+        assert!(waits >= at(323), "{waits:?}");
+    }
+
     #[test]
     fn what_cannot_be_noted_is_not_noted_at_all() {
         let directory = tempfile::tempdir().unwrap();

@@ -252,3 +252,29 @@ fn the_kill_command_comes_before_the_lease_of_the_earlier_life_ends() {
 fn the_kill_command_comes_before_the_shorter_lease_of_the_earlier_life_ends() {
     started_again_without_dates(Duration::from_secs(6), LONG);
 }
+
+/// The lease was short once in this boot, in a life whose locks were given up. Later there is no
+/// room for notes, and lvmlockd is started again with the lease that the life before had, too.
+#[test]
+fn a_shorter_lease_of_a_life_long_ago_kills_no_healthy_vg() {
+    let bench = Bench::new(3);
+    let a = bench.host(1, Duration::from_secs(6));
+    a.start(VG, bench.scope()).unwrap();
+    a.manager.remove_lockspace(VG, false, true).unwrap();
+    drop(a);
+    for name in ["safe-until", "undoing-until"] {
+        let state = bench.state_dir(1);
+        let _ = std::fs::remove_file(state.join(name));
+        std::fs::create_dir(state.join(format!("{name}.{}", std::process::id()))).unwrap();
+    }
+    let a = bench.host(1, LONG);
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    thread::sleep(Duration::from_secs(1));
+    let a = bench.restart(a, 1, LONG);
+    thread::sleep(LONG / 3);
+    assert_eq!(bench.killed(), "");
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(1, lv(1), Exclusive).unwrap();
+}

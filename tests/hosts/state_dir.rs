@@ -30,6 +30,7 @@ fn what_is_lost_while_lvmlockd_lives_is_made_again() {
             assert!(read("undoing-until").is_some());
         }
         assert_eq!(read("host-id").as_ref(), Some(&id));
+        assert!(read("leases").is_some(), "the next lvmlockd takes the default for the lease");
     }
     let a = bench.restart(a, 1, SHORT);
     let begin = Instant::now();

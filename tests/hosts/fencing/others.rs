@@ -155,3 +155,36 @@ fn a_host_that_is_removed_while_it_starts_registers_again() {
     assert_eq!((bench.killed(), bench.count("d1", 2)), (String::new(), 2));
     b.lock(1, lv(1), Exclusive).unwrap();
 }
+
+/// lvmlockd is started again. Of two volume groups on the same disks, one is started and stopped
+/// before the other one, whose LV is active, is started.
+fn stopped_beside_an_orphan(is_removed: bool) {
+    let bench = bench_of("current");
+    let other = || bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
+    let (a, b) = (bench.registered(1), bench.registered(2));
+    a.start(OTHER, other()).unwrap();
+    if !is_removed {
+        b.start(OTHER, other()).unwrap();
+    }
+    a.lock(1, lv(1), Exclusive).unwrap();
+    super::activate(&bench.sysfs(1), 1);
+    drop(a);
+    let a = bench.known(1, true);
+    a.manager.recover();
+    a.start(OTHER, other()).unwrap();
+    assert_eq!(bench.count("d0", 1), 2);
+    a.manager.remove_lockspace(OTHER, is_removed, true).unwrap();
+    waits_a_lease_and_a_half();
+    assert_eq!((bench.count("d0", 1), bench.killed()), (2, String::new()));
+    a.start(VG, bench.known_scope()).unwrap();
+}
+
+#[test]
+fn a_stop_leaves_the_registrations_for_orphans_of_another_volume_group() {
+    stopped_beside_an_orphan(false);
+}
+
+#[test]
+fn a_removal_leaves_the_registrations_for_orphans_of_another_volume_group() {
+    stopped_beside_an_orphan(true);
+}
