@@ -476,6 +476,16 @@ impl Orphans {
         self.devices.unprotected(&lockspace.id, |id| self.store.lock(id).is_some())
     }
 
+    /// Identities of the drives that what an earlier lvmlockd left is on, without this VG's.
+    pub fn drives_of_others(&self, vg: &ResourceId) -> HashSet<String> {
+        let left = self.left();
+        let locks = left.locks.iter().filter(|(id, _)| vg_of(id) != *vg);
+        let locks = locks.flat_map(|(_, orphan)| &orphan.saved.drives);
+        let lockspaces = left.lockspaces.iter().filter(|(id, _)| *id != vg);
+        let lockspaces = lockspaces.flat_map(|(_, it)| it.drives.iter().flatten());
+        locks.chain(lockspaces).cloned().collect()
+    }
+
     /// Whether the note of a lockspace is still needed when it is stopped.
     pub fn any_of(&self, lockspace: &Lockspace) -> bool {
         self.left().locks.keys().any(|id| lockspace.owns(id))

@@ -21,7 +21,7 @@ use idm_fencing::{
 };
 use idm_protocol::{DriveCommand, HostId, Record, Reply, ResourceId};
 use once_cell::sync::OnceCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Weak};
 
@@ -244,6 +244,9 @@ pub struct Reservations {
     limits: Limits,
     drives: Arc<Drives>,
     link: OnceCell<Link>,
+    /// Identities of the drives that locks and volume groups of an earlier lvmlockd are on, except
+    /// those of one group.
+    left: OnceCell<Box<dyn Fn(ResourceId) -> HashSet<String> + Send + Sync>>,
     groups: Mutex<HashMap<ResourceId, Group>>,
     open: Arc<OpenOrders>,
     /// Looks are counted apart: they show the state of a drive when no more orders can be given to
@@ -275,6 +278,7 @@ impl Reservations {
             limits,
             drives,
             link: OnceCell::new(),
+            left: OnceCell::new(),
             groups: Mutex::default(),
             open: Arc::default(),
             looking: Arc::default(),
@@ -291,6 +295,12 @@ impl Reservations {
     /// Sets the services of the rest of the library. Only the first call counts.
     pub fn connect(&self, link: Link) {
         self.link.get_or_init(|| link);
+    }
+
+    /// Sets the source of the drives that other groups of an earlier lvmlockd are on. No
+    /// registration on these is given up. Only the first call counts.
+    pub fn keep_on(&self, left: impl Fn(ResourceId) -> HashSet<String> + Send + Sync + 'static) {
+        self.left.get_or_init(|| Box::new(left));
     }
 
     /// Registers this host on the drives of a volume group, before it counts as a host that has the
@@ -665,15 +675,16 @@ impl Reservations {
         }
     }
 
-    /// Carries a departure from these drives through, for which registrations wait until `until`.
-    fn depart(&self, mut departure: Departure, drives: &[DriveRef], until: Instant) {
+    /// Carries a departure from these drives through, for which registrations wait until `bar`.
+    fn depart(&self, mut departure: Departure, drives: &[DriveRef], bar: Instant) {
         let arrives = || clock::now() + 2 * self.timing.linger;
         let notes = || self.link.get().is_some_and(|link| (link.note_leaving)());
-        let may = |action| action != Action::Unregister || notes() && arrives() < until;
+        let may = |action| action != Action::Unregister || notes() && arrives() < bar;
         let unknown = self.run(&mut departure, may);
         let until = clock::now() + self.timing.linger;
         let mut departures = self.departures.lock();
-        departures.until.retain(|drive, _| !drives.contains(drive));
+        // A later departure has a bar of its own.
+        departures.until.retain(|drive, until| !drives.contains(drive) || *until != bar);
         departures.until.extend(unknown.into_iter().map(|drive| (drive, until)));
     }
 
@@ -684,10 +695,12 @@ impl Reservations {
     }
 
     /// Keeps registrations waiting until a departure that begins now is over. Returns the drives
-    /// that it is about, those of `registered` that no other group of this host has, and the time
-    /// until which registrations wait.
+    /// that it is about, those of `registered` that no other group of this host or of an earlier
+    /// lvmlockd has, and the time until which registrations wait.
     fn bar(&self, group: ResourceId, registered: &[DriveRef]) -> (Vec<DriveRef>, Instant) {
         let until = clock::now() + 4 * self.timing.linger;
+        let left = self.left.get().map(|left| left(group)).unwrap_or_default();
+        let is_left = |drive: &DriveRef| left.contains(&self.drives.identity(*drive));
         let mut departures = self.departures.lock();
         let is_enrolled = |drive: &DriveRef| {
             let others = departures.enrolling.iter().filter(|(it, _)| *it != group);
@@ -695,8 +708,8 @@ impl Reservations {
         };
         let groups = self.groups.lock();
         let is_used = |drive: &DriveRef| groups.values().any(|it| it.registered.contains(drive));
-        let departing: Vec<DriveRef> =
-            registered.iter().filter(|it| !is_enrolled(it) && !is_used(it)).copied().collect();
+        let goes = |it: &&DriveRef| !is_enrolled(it) && !is_used(it) && !is_left(it);
+        let departing: Vec<DriveRef> = registered.iter().filter(goes).copied().collect();
         departures.until.extend(departing.iter().map(|&drive| (drive, until)));
         (departing, until)
     }

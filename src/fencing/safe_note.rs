@@ -193,7 +193,7 @@ fn write(shared: &Shared<SafeNoteState>, note: &Note<Noted>, pause: Duration, lo
 const IDLE: Duration = Duration::from_secs(3600);
 
 fn note(state_dir: &Path) -> io::Result<Note<Noted>> {
-    Note::new(state_dir, FILE, Form { format, parse })
+    Note::new(state_dir, FILE, Form { format, parse, is_fixed: false })
 }
 
 /// Word before a date that leases show.

@@ -253,15 +253,9 @@ impl Worker {
         done
     }
 
-    /// Also fails if so much time has passed that the decision does not hold any more. A note that
-    /// cannot be replaced does, if it has an earlier date.
+    /// Also fails if so much time has passed that the decision does not hold any more.
     fn write_note(&self, need: Need, now: Instant) -> io::Result<()> {
-        if let Err(error) = self.note.write(&need.first) {
-            let promises_less = |noted: Instant| need.first.is_none_or(|needed| noted <= needed);
-            if !self.note.read().flatten().is_some_and(promises_less) {
-                return Err(error);
-            }
-        }
+        self.note.write(&need.first)?;
         self.check_time(now)
     }
 
@@ -426,8 +420,7 @@ mod tests {
         assert_eq!(device.last(), Some("disarm"));
     }
 
-    /// Held locks are kept, also where there is no room for notes. The note that is there promises
-    /// less than the locks do.
+    /// Held locks are kept, also where there is no room for notes. The note is written in place.
     #[test]
     fn a_host_whose_locks_are_renewed_is_fed_for_where_the_note_cannot_be_written_anew() {
         let directory = tempfile::tempdir().unwrap();
@@ -487,7 +480,7 @@ mod tests {
         assert_eq!(device.last(), Some("disarm"));
     }
 
-    /// The note was not written anew, and its date is about to pass, while the locks are safe.
+    /// The date in the note is about to pass, while the locks are safe.
     #[test]
     fn the_next_life_feeds_on_where_the_note_could_not_be_written_anew() {
         let directory = tempfile::tempdir().unwrap();
@@ -496,9 +489,7 @@ mod tests {
         let feeding = feeding();
         let soon = clock::now() + feeding.timeout + feeding.late + Duration::from_secs(4);
         let claim = first.keep_armed(soon, SOON).unwrap_or_else(|why| panic!("{why}"));
-        // As if there were no room for a new file.
-        std::fs::create_dir(directory.path().join(format!("{FILE}.{}", std::process::id())))
-            .unwrap();
+        file::obstruct(&directory.path().join(FILE));
         first.protect(Some(safe()));
         drop(claim);
         std::thread::sleep(Duration::from_secs(5));
@@ -510,15 +501,15 @@ mod tests {
         assert_eq!(device.last(), Some("feed"));
     }
 
-    /// With such a note the next life would feed beyond the end of the locks.
+    /// Otherwise the next life would not know that the watchdog runs.
     #[test]
-    fn a_note_that_promises_more_than_the_locks_allow_is_not_fed_for() {
+    fn what_cannot_be_noted_is_not_fed_for() {
         let directory = tempfile::tempdir().unwrap();
         let device = FakeWatchdog::default();
         let watchdog = start(&device, directory.path());
         let claim = watchdog.keep_armed(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
-        std::fs::create_dir(directory.path().join(format!("{FILE}.{}", std::process::id())))
-            .unwrap();
+        file::obstruct(&directory.path().join(FILE));
+        std::fs::remove_file(directory.path().join(FILE)).unwrap();
         let before = device.0.lock().len();
         let feeding = feeding();
         watchdog.protect(Some(clock::now() + 2 * (feeding.timeout + feeding.late)));

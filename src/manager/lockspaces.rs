@@ -54,7 +54,8 @@ impl Manager {
                 log::info!("the global lock is on {}", running.names_of(&drives));
             }
         } else {
-            running.check_protection(&lockspace, &self.state().dropped.clone())?;
+            let dropped = self.state().dropped.clone();
+            running.check_protection(&lockspace, &dropped)?;
             running.check_drives(&lockspace)?;
             running.check_room(&lockspace)?;
             running.arm(&lockspace).map_err(|error| Error::NotRunning(error.to_string()))?;

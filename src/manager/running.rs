@@ -19,7 +19,7 @@ use crate::recovery::{Dates, Orphans};
 use crate::runtime::{Runtime, Settings, refusal};
 use crate::state::file;
 use crate::state::host_id::{self, HostIdentity};
-use crate::state::leases::Leases;
+use crate::state::leases::{Leases, Left};
 use crate::state::refusals::RefusalNote;
 use crate::state::store::{SavedLock, Store};
 use crate::state::undo_note::{self, UndoNote, Undone};
@@ -104,9 +104,7 @@ impl Running {
             kill_command: kill_command(config, lvm_path),
         };
         let runtime = Arc::new(Runtime::start(drives.clone(), settings).map_err(no_thread)?);
-        if let Some(reservations) = &reservations {
-            reservations.connect(link(&runtime));
-        }
+        reservations.iter().for_each(|it| it.connect(link(&runtime)));
         let metrics = runtime.metrics().clone();
         let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics))
             .map_err(no_thread)?;
@@ -115,6 +113,7 @@ impl Running {
         let dates = Dates { timing, leases, fencing, note, watchdog: watches, earlier: undoing };
         let orphans = Orphans::find(runtime.clone(), store.clone(), devices, dates)
             .map_err(|error| Error::NotRunning(format!("notes cannot be read: {error}")))?;
+        reservations.iter().for_each(|it| keep_registered(it, &orphans));
         let votes = Votes {
             state,
             runtime: Arc::downgrade(&runtime),
@@ -396,6 +395,13 @@ fn kill_command(
     })
 }
 
+/// Keeps the registrations on the drives of what an earlier lvmlockd left.
+fn keep_registered(reservations: &Reservations, orphans: &Arc<Orphans>) {
+    let left = Arc::downgrade(orphans);
+    let drives_of = move |vg| left.upgrade().map(|it| it.drives_of_others(&vg));
+    reservations.keep_on(move |vg| drives_of(vg).unwrap_or_default());
+}
+
 /// The files of the state directory, opened at a start.
 struct Kept {
     host: HostId,
@@ -420,14 +426,19 @@ impl Kept {
             .map_err(|error| not_kept("what must outlive lvmlockd", &error))?;
         let HostIdentity { host, is_new } =
             host_id::load(state_dir, given).map_err(|error| not_kept("the host id", &error))?;
-        let leases = Leases::note(state_dir, timing.lease, is_new)
+        let left = match Store::has_any(state_dir) {
+            _ if is_new => Left::Nothing,
+            true => Left::Locks,
+            false => Left::Commands,
+        };
+        let leases = Leases::note(state_dir, timing.lease, left)
             .map_err(|error| not_kept("the lease", &error))?;
         let (undo_note, earlier) =
             UndoNote::start(state_dir, timing, (began, is_new), leases.longest)
                 .map_err(|error| not_kept("until when commands may stay", &error))?;
         let refusals = RefusalNote::start(state_dir, earlier.undoing, clock::now())
             .map_err(|error| not_kept("what is refused", &error))?;
-        let store = Store::open(state_dir, host)
+        let store = Store::open(state_dir, host, &leases)
             .map_err(|error| not_kept("what is noted of locks", &error))?;
         Ok(Kept { host, leases, undo_note, earlier, refusals, store: Arc::new(store) })
     }

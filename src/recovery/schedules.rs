@@ -91,6 +91,7 @@ impl Bequest {
             devices: Devices::with_sysfs(files.path()),
             dates: Dates {
                 timing,
+                leases: Leases { shortest: LEASE, longest: LEASE },
                 fencing,
                 note,
                 watchdog: None,

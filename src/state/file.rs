@@ -7,7 +7,7 @@
 use nix::unistd::Uid;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Mode of files for lvmlockd only.
@@ -132,9 +132,28 @@ fn check_folder(folder: &Path) -> io::Result<()> {
 /// The contents of a file of ours. Fails with [`io::ErrorKind::InvalidData`] where it is not a
 /// plain file, others may have written it, or it is far too large.
 pub fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let opened = open(file, false)?;
+    let mut bytes = Vec::new();
+    opened.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > LARGEST {
+        true => Err(refused("it is too large")),
+        false => Ok(bytes),
+    }
+}
+
+/// Writes over the text of a file of ours, which needs no room if the texts have the same length. A
+/// reader may see a mixture of both.
+pub fn overwrite(file: &Path, text: &str) -> io::Result<()> {
+    let opened = open(file, true)?;
+    opened.write_all_at(text.as_bytes(), 0)?;
+    opened.set_len(text.len() as u64)
+}
+
+/// Opens a plain file that others cannot have written.
+fn open(file: &Path, to_write: bool) -> io::Result<fs::File> {
     let mut options = fs::OpenOptions::new();
     // Without O_NONBLOCK, opening a FIFO would wait for its writer.
-    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options.read(true).write(to_write).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let opened = match options.open(file) {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
             return Err(refused("it is a link"));
@@ -149,14 +168,9 @@ pub fn read(file: &Path) -> io::Result<Vec<u8>> {
     if !found.is_file() {
         return Err(refused("it is no plain file"));
     }
-    if let Some(why) = foreign(&found) {
-        return Err(refused(&why));
-    }
-    let mut bytes = Vec::new();
-    opened.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > LARGEST {
-        true => Err(refused("it is too large")),
-        false => Ok(bytes),
+    match foreign(&found) {
+        Some(why) => Err(refused(&why)),
+        None => Ok(opened),
     }
 }
 

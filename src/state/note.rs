@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Text in place of a date where no lock is in use.
-const UNUSED: &str = "unused";
+const UNUSED: &str = "unused______________";
 /// The longest lease: no lock is safe for longer.
 pub(crate) const LONGEST: Duration = Duration::from_millis(*config::LEASE_MS.end());
 
@@ -27,6 +27,9 @@ pub(crate) struct Note<T> {
 pub(crate) struct Form<T> {
     pub(crate) format: fn(boot: &str, noted: &T) -> String,
     pub(crate) parse: fn(text: &[u8], boot: &str, now: Instant) -> Option<T>,
+    /// Whether all texts of a boot have the same length, and show a write that was cut short. Then
+    /// the file is overwritten in place where there is no room for a new one.
+    pub(crate) is_fixed: bool,
 }
 
 impl<T> Note<T> {
@@ -53,7 +56,11 @@ impl<T> Note<T> {
 
     pub(crate) fn write(&self, noted: &T) -> io::Result<()> {
         let text = (self.form.format)(&self.boot, noted);
-        file::replace(&self.file, &text, file::PRIVATE).map_err(|error| {
+        let replaced = file::replace(&self.file, &text, file::PRIVATE);
+        if replaced.is_err() && self.form.is_fixed && file::overwrite(&self.file, &text).is_ok() {
+            return Ok(());
+        }
+        replaced.map_err(|error| {
             let why = format!(
                 "{}: {error}; make room there, or remove what is in the way",
                 self.file.display()
@@ -73,12 +80,13 @@ impl<T> Note<T> {
 }
 
 /// The watchdog's form: the date, or that no lock is in use.
-pub(crate) const DATE: Form<Option<Instant>> = Form { format, parse };
+pub(crate) const DATE: Form<Option<Instant>> = Form { format, parse, is_fixed: true };
 
-/// The text of the file.
+/// The text of the file. It has the date twice, which shows a write that was cut short.
 pub fn format(boot: &str, first: &Option<Instant>) -> String {
-    let until = first.map_or(UNUSED.to_owned(), |first| first.as_micros().to_string());
-    format!("boot_id {boot}\nsafe_until_us {until}\n")
+    let until = first.map_or(UNUSED.to_owned(), |first| format!("{:020}", first.as_micros()));
+    let line = format!("safe_until_us {until}\n");
+    format!("boot_id {boot}\n{line}{line}")
 }
 
 /// The contents of a file's text; `None` if the text is damaged or from another boot.
@@ -111,6 +119,12 @@ mod tests {
             note.write(&first).unwrap();
             assert_eq!(note.read(), Some(first));
         }
+        let in_the_way = file::obstruct(&note.file);
+        for first in [None, Some(Instant::from_micros(8))] {
+            note.write(&first).unwrap();
+            assert_eq!(note.read(), Some(first), "in the same place");
+        }
+        fs::remove_dir(in_the_way).unwrap();
         let other = Note { file: note.file.clone(), boot: "another".into(), form: DATE };
         assert_eq!(other.read(), None);
         fs::write(&note.file, "safe_until_us 7").unwrap();
@@ -127,8 +141,21 @@ mod tests {
         for length in 0..whole.len() {
             assert_eq!(parse(&whole.as_bytes()[..length], "b", now), None, "{length}");
         }
-        for text in [whole.replace("us ", "us +"), whole.replace("us ", "us 0"), whole + "x"] {
+        let added =
+            [whole.replace("us ", "us +"), whole.replace("us ", "us 0"), whole.clone() + "x"];
+        for text in added {
             assert_eq!(parse(text.as_bytes(), "b", now), None, "{text}");
+        }
+        // As if writing over it had ended early.
+        let (unused, last) =
+            (format("b", &None), format("b", &Some(now + Duration::from_micros(9))));
+        for new in [unused, last] {
+            assert_eq!(new.len(), whole.len());
+            for cut in 0..whole.len() {
+                let mixed = new[..cut].to_owned() + &whole[cut..];
+                let read = parse(mixed.as_bytes(), "b", now);
+                assert!(read.is_none() || mixed == whole || mixed == new, "{mixed}");
+            }
         }
         let late = format("b", &Some(now + LONGEST + Duration::from_micros(1)));
         assert_eq!(parse(late.as_bytes(), "b", now), None);

@@ -14,6 +14,7 @@
 
 use crate::lock::Role;
 use crate::lock::{membership_of, role_of};
+use crate::state::leases::{self, Leases};
 use crate::state::{file, host_id};
 use crate::sys::clock;
 use crate::sys::sync::{Mutex, MutexGuard};
@@ -170,8 +171,9 @@ struct NotedFiles {
     folders: Option<[Folder; 2]>,
     /// Texts of the notes by file.
     notes: HashMap<PathBuf, String>,
-    /// The file with the host's id.
-    host_id: Option<(PathBuf, String)>,
+    /// Other files of the state directory, in the order in which they are made again: leases and
+    /// the host's id.
+    others: Vec<(PathBuf, String)>,
     /// Whether the log already says that it cannot be made again.
     failing: bool,
 }
@@ -194,11 +196,18 @@ impl Store {
     }
 
     /// Opens the store below a state directory and makes its folders. If the directory is lost, the
-    /// host's id is written there again with everything else.
-    pub fn open(state_dir: &Path, host: HostId) -> io::Result<Store> {
+    /// leases and the host's id are written there again with everything else.
+    pub fn open(state_dir: &Path, host: HostId, leases: &Leases) -> io::Result<Store> {
         let boot = host_id::boot_id()?;
         let store = Store::open_for(state_dir, &boot)?;
-        store.there().host_id = Some((host_id::file(state_dir), host_id::format(&boot, host)));
+        let mut others = vec![
+            (leases::file(state_dir), leases::format(&boot, leases)),
+            // The last: without it the next lvmlockd is another host, and relies on no note.
+            (host_id::file(state_dir), host_id::format(&boot, host)),
+        ];
+        // There may have been no room.
+        others.retain(|(file, _)| file.exists());
+        store.there().others = others;
         Ok(store)
     }
 
@@ -242,7 +251,7 @@ impl Store {
     }
 
     /// Checks that the directory is as this process left it, and makes it again where it is not.
-    /// Costs three `stat` calls.
+    /// Costs four `stat` calls.
     pub fn restore(&self) {
         let mut there = self.there();
         let restored = self.restore_if_lost(&mut there);
@@ -256,8 +265,8 @@ impl Store {
     }
 
     fn restore_if_lost(&self, there: &mut NotedFiles) -> io::Result<()> {
-        let has_id = there.host_id.as_ref().is_none_or(|(file, _)| file.exists());
-        if has_id && there.folders.is_some() && self.folders() == there.folders {
+        let has_others = there.others.iter().all(|(file, _)| file.exists());
+        if has_others && there.folders.is_some() && self.folders() == there.folders {
             return Ok(());
         }
         if !there.failing {
@@ -272,8 +281,7 @@ impl Store {
         for (file, text) in &there.notes {
             put(file, text)?;
         }
-        // Written last: without it the next lvmlockd is another host, and relies on no note.
-        if let Some((file, text)) = &there.host_id {
+        for (file, text) in &there.others {
             file::replace(file, text, file::PRIVATE)?;
         }
         there.folders = self.folders();
@@ -712,26 +720,34 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("state");
         let host = HostId::new([7; 16], "host");
-        Store::open(&state, host).unwrap().save_lock(&ids()[2], &lock(true)).unwrap();
+        let leases = Leases { shortest: Duration::from_secs(30), longest: Duration::from_secs(60) };
+        let first = Store::open(&state, host, &leases).unwrap();
+        first.save_lock(&ids()[2], &lock(true)).unwrap();
+        // These are written before the store is opened.
+        let file_of = [host_id::file(&state), leases::file(&state)];
+        fs::write(&file_of[0], host_id::format(&first.boot, host)).unwrap();
+        fs::write(&file_of[1], leases::format(&first.boot, &leases)).unwrap();
         // Notes that were found count as well as new ones.
-        let store = Store::open(&state, host).unwrap();
+        let store = Store::open(&state, host, &leases).unwrap();
         store.load().unwrap();
         store.save_lock(&ids()[0], &lock(false)).unwrap();
         store.save_lock(&ids()[1], &lock(false)).unwrap();
         store.forget_lock(&ids()[0]);
         let note = format!("locks/{}", name_of(&ids()[1]));
-        for lost in ["", "locks", "lockspaces", "host-id", &note] {
+        for lost in ["", "locks", "lockspaces", "host-id", "leases", &note] {
             let lost = state.join(lost);
             // Folders are dated by the kernel's clock tick.
             std::thread::sleep(Duration::from_millis(20));
             if lost.is_dir() { fs::remove_dir_all(&lost) } else { fs::remove_file(&lost) }.unwrap();
             store.restore();
-            let saved = Store::open(&state, host).unwrap().load().unwrap();
+            let saved = Store::open(&state, host, &leases).unwrap().load().unwrap();
             let mut ids_of: Vec<ResourceId> = saved.locks.iter().map(|(id, _)| *id).collect();
             ids_of.sort_unstable();
             assert_eq!(ids_of, [ids()[1], ids()[2]], "{}", lost.display());
             let id = fs::read_to_string(host_id::file(&state)).unwrap();
             assert_eq!(host_id::parse(&id, &store.boot), Some(host));
+            let noted = fs::read(leases::file(&state)).unwrap();
+            assert_eq!(leases::parse(&noted, &store.boot, clock::now()), Some(leases));
         }
         // Where nothing is lost, nothing is written.
         let id = host_id::file(&state);

@@ -274,7 +274,7 @@ pub fn parse(text: &[u8], boot: &str) -> Option<Undoing> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::leases::Leases;
+    use crate::state::leases::{Leases, Left};
 
     const LEASE: Duration = Duration::from_secs(60);
 
@@ -296,7 +296,8 @@ mod tests {
     /// Returns the time until which locks of LVs wait.
     fn start(directory: &Path, lease: Duration, began: u64, first: bool) -> (UndoNote, Instant) {
         let timing = Timing::for_lease(lease);
-        let longest = Leases::note(directory, lease, first).unwrap().longest;
+        let left = if first { Left::Nothing } else { Left::Locks };
+        let longest = Leases::note(directory, lease, left).unwrap().longest;
         let (note, earlier) =
             UndoNote::start(directory, &timing, (at(began), first), longest).unwrap();
         let longest = if first { Duration::ZERO } else { timing.linger };
@@ -418,9 +419,7 @@ mod tests {
     fn a_longer_lease_for_which_there_was_no_room_does_not_shorten_what_is_under_way() {
         let directory = tempfile::tempdir().unwrap();
         drop(start(directory.path(), LEASE / 2, 100, true));
-        let new = |name: &str| directory.path().join(format!("{name}.{}", std::process::id()));
-        let both = [FILE, "leases"].map(new);
-        both.iter().for_each(|it| fs::create_dir(it).unwrap());
+        let both = [FILE, "leases"].map(|name| file::obstruct(&directory.path().join(name)));
         let (mut note, _) = start(directory.path(), LEASE * 3 / 2, 200, false);
         assert!(note.cover(Undone::Lvs, at(300)));
         assert!(!directory.path().join(FILE).exists());
