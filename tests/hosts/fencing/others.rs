@@ -103,6 +103,29 @@ fn a_start_that_fails_leaves_the_registrations_of_other_volume_groups() {
     assert_eq!((bench.count("d0", 1), bench.killed()), (2, String::new()));
 }
 
+/// Otherwise the writes of the active LVs fail, and no later start is possible.
+#[test]
+fn a_start_that_fails_leaves_the_registrations_of_what_is_in_use() {
+    let bench = bench_of("current");
+    let (a, _b) = (bench.registered(1), bench.registered(2));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    super::activate(&bench.sysfs(1), 1);
+    drop(a);
+    let a = bench.known(1, true);
+    a.manager.recover();
+    for drive in ["d1", "d2"] {
+        bench.control(&format!("delay {drive} 300"));
+    }
+    let why = text(a.start(VG, bench.known_scope()));
+    assert!(why.contains("does not answer"), "{why}");
+    for drive in ["d1", "d2"] {
+        bench.control(&format!("delay {drive} 0"));
+    }
+    waits_a_lease_and_a_half();
+    assert_eq!((bench.count("d0", 1), bench.killed()), (2, String::new()));
+    a.start(VG, bench.known_scope()).unwrap();
+}
+
 /// It may be used for something else, which begins with CLEAR.
 #[test]
 fn a_drive_that_has_left_the_volume_group_may_lose_its_registrations() {
