@@ -1034,4 +1034,81 @@ mod tests {
         let second = start();
         assert_eq!((removed(&first), removed(&second)), (0, 1), "started again");
     }
+
+    /// A drive whose first order to leave takes long. Counts the orders that it has begun and
+    /// carried out.
+    #[derive(Default)]
+    struct SlowFirst {
+        begun: AtomicUsize,
+        done: AtomicUsize,
+    }
+
+    const LATE: Duration = Duration::from_secs(2);
+
+    impl crate::transport::DrivePath for SlowFirst {
+        fn execute(
+            &self,
+            _: &DriveCommand,
+            _: &Deadline,
+        ) -> Result<crate::transport::Answer, TransportError> {
+            Ok(Reply::Table(Arc::new([])).into())
+        }
+
+        fn reserve(&self, _: &ReserveOrder, _: &Deadline) -> Result<ReserveAnswer, TransportError> {
+            if self.begun.fetch_add(1, Ordering::SeqCst) == 0 {
+                clock::sleep(LATE);
+            }
+            self.done.fetch_add(1, Ordering::SeqCst);
+            Ok(ReserveAnswer::Done)
+        }
+    }
+
+    /// Two volume groups on one drive are stopped at the same time: both are gone before either
+    /// looks whether the other one uses the drive, so both leave it. The order of one is slow.
+    #[test]
+    fn a_departure_that_is_over_does_not_end_the_wait_for_another_one() {
+        let timing = Timing::for_lease(Duration::from_secs(60));
+        let (me, limits) = (HostId::new([1; 16], "host1"), Limits::new(&timing));
+        let topology = Topology::new([("/dev/d0".to_owned(), "/nowhere".into())].into());
+        let path = Arc::new(SlowFirst::default());
+        let it = path.clone();
+        let connect = move |_: &str, _: &_| -> Arc<dyn crate::transport::DrivePath> { it.clone() };
+        let drives = Arc::new(Drives::new(topology, Box::new(connect), limits));
+        let drive = drives.members(&["/dev/d0".to_owned()]).members[0].drive;
+        let never = Instant::default();
+        let reservations = Reservations::start(me, timing, limits, drives, never).unwrap();
+        reservations.connect(Link {
+            fail: Box::new(|_, _| {}),
+            safe_until: Box::new(|_| None),
+            note_leaving: Box::new(|| true),
+        });
+        let [first, second] = [2, 3].map(|it| ResourceId::from_bytes([it; 64]));
+        for group in [first, second] {
+            let owner = Arc::new(Owner::new("volume group".into(), None));
+            let started = Group::new(owner, vec![drive], Vec::new(), vec![drive]);
+            reservations.groups.lock().insert(group, started);
+        }
+        // While the thread that stops the first one waits for the orphans' mutex, another thread
+        // stops the second one.
+        let (weak, slow) = (Arc::downgrade(&reservations), path.clone());
+        reservations.keep_on(move |group| {
+            if group == first {
+                let this = weak.upgrade().unwrap();
+                std::thread::spawn(move || this.leave(second, true)).join().unwrap();
+                while slow.begun.load(Ordering::SeqCst) == 0 {
+                    clock::sleep(Duration::from_millis(1));
+                }
+            }
+            HashSet::new()
+        });
+        reservations.leave(first, true);
+        while path.done.load(Ordering::SeqCst) == 0 {
+            clock::sleep(Duration::from_millis(1));
+        }
+        // The thread of the quick departure ends.
+        clock::sleep(LATE / 4);
+        assert_eq!(path.done.load(Ordering::SeqCst), 1, "the machine is too slow");
+        assert_eq!(path.begun.load(Ordering::SeqCst), 2);
+        assert!(reservations.is_leaving(), "the other order has not been carried out yet");
+    }
 }
