@@ -211,3 +211,49 @@ fn a_stop_leaves_the_registrations_for_orphans_of_another_volume_group() {
 fn a_removal_leaves_the_registrations_for_orphans_of_another_volume_group() {
     stopped_beside_an_orphan(true);
 }
+
+/// Another host has taken the lock of an LV from this one, and removed it from the drives. The LV
+/// is still active here: the kill command fails, or takes long. Another volume group on the same
+/// disks is started, and registers: then two hosts write to the LV.
+#[test]
+fn a_start_does_not_let_a_lost_lv_of_another_volume_group_write_again() {
+    let bench = bench_of("current");
+    let other = || bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
+    let (a, b) = (bench.registered(1), bench.registered(2));
+    a.start(OTHER, other()).unwrap();
+    b.start(OTHER, other()).unwrap();
+    a.lock(1, lv(1), Exclusive).unwrap();
+    super::activate(&bench.sysfs(1), 1);
+    drop(a);
+    eventually(PATIENCE, "the lock", || b.lock(1, lv(1), Exclusive).is_ok());
+    let a = bench.known(1, true);
+    a.manager.recover();
+    eventually(PATIENCE, "the kill command", || bench.killed().contains("vg0"));
+    assert!(ALL.iter().all(|drive| bench.count(drive, 1) == 0));
+    assert!(a.start(VG, bench.known_scope()).is_err(), "its LV is active");
+    assert!(ALL.iter().all(|drive| bench.count(drive, 1) == 0));
+    let started = a.start(OTHER, other());
+    let writes: Vec<_> = ALL.iter().filter(|drive| bench.takes_data(drive, "host1.0")).collect();
+    assert!(writes.is_empty(), "writes to {writes:?} beside the new holder; start: {started:?}");
+}
+
+/// This host has removed a dead one from the drives of a volume group, and is the last one that
+/// stops it. It stays registered, so that no late write of the dead host passes. Then another
+/// volume group on the same disks is removed.
+#[test]
+fn a_removal_leaves_the_registrations_that_keep_a_dead_host_from_another_volume_group() {
+    let bench = bench_of("current");
+    let other = || bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
+    let (a, b) = (bench.registered(1), bench.registered(2));
+    a.start(OTHER, other()).unwrap();
+    b.lock(1, lv(1), Exclusive).unwrap();
+    drop(b);
+    eventually(PATIENCE, "the lock", || a.lock(1, lv(1), Exclusive).is_ok());
+    a.unlock(1);
+    a.manager.remove_lockspace(VG, false, true).unwrap();
+    waits_a_lease_and_a_half();
+    assert!(!bench.takes_data("d0", "host2.0"), "removed");
+    a.manager.remove_lockspace(OTHER, true, true).unwrap();
+    waits_a_lease_and_a_half();
+    assert!(!bench.takes_data("d0", "host2.0"), "a late write of the dead host passes");
+}
