@@ -257,3 +257,30 @@ fn a_removal_leaves_the_registrations_that_keep_a_dead_host_from_another_volume_
     waits_a_lease_and_a_half();
     assert!(!bench.takes_data("d0", "host2.0"), "a late write of the dead host passes");
 }
+
+/// lvmlockd is started again after the drives have lost the membership of the dead one, and another
+/// host has removed that volume group meanwhile. The last volume group on the disks is removed by
+/// this host, so that the disks can be used for something else.
+#[test]
+fn a_removal_of_the_last_volume_group_on_a_disk_ends_its_reservation() {
+    let bench = bench_of("current");
+    let other = || bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
+    let a = bench.registered(1);
+    a.start(OTHER, other()).unwrap();
+    drop(a);
+    for drive in ALL {
+        bench.control(&format!("reset {drive}"));
+    }
+    let b = bench.registered(2);
+    b.manager.remove_lockspace(VG, true, true).unwrap();
+    eventually(PATIENCE, "the removal", || ALL.iter().all(|it| bench.count(it, 2) == 0));
+    let a = bench.known(1, true);
+    a.manager.recover();
+    waits_a_lease_and_a_half();
+    waits_a_lease_and_a_half();
+    a.start(OTHER, other()).unwrap();
+    a.manager.remove_lockspace(OTHER, true, true).unwrap();
+    waits_a_lease_and_a_half();
+    let left: Vec<_> = ALL.iter().filter(|drive| bench.count(drive, 1) > 0).collect();
+    assert!(left.is_empty() && bench.takes_data("d0", "other.0"), "still registered: {left:?}");
+}
