@@ -480,10 +480,12 @@ impl Orphans {
     pub fn drives_of_others(&self, vg: &ResourceId) -> HashSet<String> {
         let left = self.left();
         let locks = left.locks.iter().filter(|(id, _)| vg_of(id) != *vg);
-        let locks = locks.flat_map(|(_, orphan)| &orphan.saved.drives);
-        let lockspaces = left.lockspaces.iter().filter(|(id, _)| *id != vg);
-        let lockspaces = lockspaces.flat_map(|(_, it)| it.drives.iter().flatten());
-        locks.chain(lockspaces).cloned().collect()
+        let (vgs, locks): (HashSet<ResourceId>, Vec<_>) =
+            locks.map(|(id, orphan)| (vg_of(id), &orphan.saved.drives)).unzip();
+        // The note of a lockspace may be left without any lock.
+        let lockspaces = left.lockspaces.iter().filter(|(id, _)| vgs.contains(id));
+        let lockspaces = lockspaces.flat_map(|(_, it)| &it.drives);
+        locks.into_iter().chain(lockspaces).flatten().cloned().collect()
     }
 
     /// Whether the note of a lockspace is still needed when it is stopped.

@@ -205,6 +205,13 @@ impl Topology {
     }
 }
 
+/// The identities of the drives below a stacked block device, by its directory in sysfs. What can
+/// have no IDM is left out. `None` where it cannot be told what is below it.
+pub fn identities_below(device: &Path) -> Option<Vec<String>> {
+    let disks = stack::disks_below(device)?;
+    Some(disks.iter().filter_map(|disk| Some(drive_of(disk).ok()?.0.unit)).collect())
+}
+
 /// The socket of an emulated drive, and the name of the port by which this host reaches it, which
 /// may follow after a `#`.
 pub fn port_of(path: &Path) -> (PathBuf, String) {

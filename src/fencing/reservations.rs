@@ -7,6 +7,7 @@
 use crate::drives::Drives;
 use crate::drives::queue::{ReplyHandler, Urgency};
 use crate::lock::{Owner, membership_of};
+use crate::recovery::active::InUse;
 use crate::sys::sync::{Mutex, mpsc};
 use crate::sys::{clock, thread};
 use crate::transport::{
@@ -44,6 +45,8 @@ pub struct Link {
     /// Notes for the next lvmlockd that an order to remove a registration is about to be handed
     /// out. With `false` it must not be.
     pub note_leaving: Box<dyn Fn() -> bool + Send + Sync>,
+    /// The drives of active logical volumes.
+    pub active: Box<dyn Fn() -> io::Result<Vec<InUse>> + Send + Sync>,
 }
 
 /// A command of a lock that may take away locks of dead hosts.
@@ -215,16 +218,30 @@ impl Looks {
 struct Departures {
     /// The time until which orders of earlier lives to remove a registration may reach any drive.
     earlier: Instant,
-    /// For each drive, the time until which such an order of this life may still reach it.
-    until: HashMap<DriveRef, Instant>,
+    /// Departures of this life whose orders may still arrive.
+    bars: Vec<Bar>,
+    /// Number of departures.
+    count: u64,
     /// Groups that are being enrolled, with their drives.
     enrolling: Vec<(ResourceId, Vec<DriveRef>)>,
+}
+
+/// The wait for the orders of one departure.
+#[derive(Clone)]
+struct Bar {
+    /// Number of the departure.
+    number: u64,
+    /// Drives that the orders are for.
+    drives: Vec<DriveRef>,
+    /// The time until which they may arrive.
+    until: Instant,
 }
 
 impl Departures {
     /// Whether an order to remove a registration may still reach a drive.
     fn may_reach(&self, drive: DriveRef, now: Instant) -> bool {
-        self.until.get(&drive).is_some_and(|&until| until > now) || self.earlier > now
+        let reaches = |bar: &Bar| bar.until > now && bar.drives.contains(&drive);
+        self.bars.iter().any(reaches) || self.earlier > now
     }
 
     /// Ends one enrolment. The same group may have others.
@@ -328,7 +345,8 @@ impl Reservations {
         drives: Vec<DriveRef>,
         is_in_use: bool,
     ) -> Result<(), String> {
-        let mut enrolment = Enrolment::new(self.me, group, &drives, is_in_use);
+        let doubtful = self.doubtful(group, &drives);
+        let mut enrolment = Enrolment::new(self.me, group, &drives, is_in_use).beside(&doubtful);
         let Enrolled { registered, absent, obstacles } = self.run(&mut enrolment, |_| true);
         let needed = acquire_quorum(drives.len());
         let missing = absent.iter().map(|&drive| Obstacle::Silent(drive));
@@ -342,9 +360,8 @@ impl Reservations {
             (false, _) => self.words(&obstacles),
         };
         // The registrations are given up if another host keeps the reservation.
-        let (departing, until) = self.bar(group, &registered);
-        let departure = Departure::new(self.me, group, &departing, Rules::default());
-        self.depart(departure, &departing, until);
+        let bar = self.bar(group, &registered);
+        self.depart(Departure::new(self.me, group, &bar.drives, Rules::default()), bar);
         Err(why)
     }
 
@@ -404,7 +421,8 @@ impl Reservations {
             drives.iter().partition(|&&drive| departures.may_reach(drive, now));
         departures.enrolling.push((group, drives.clone()));
         drop(departures);
-        let mut enrolment = Enrolment::new(self.me, group, &drives, false);
+        let doubtful = self.doubtful(group, &drives);
+        let mut enrolment = Enrolment::new(self.me, group, &drives, false).beside(&doubtful);
         let enrolled = self.run(&mut enrolment, |action| self.may_enrol(group, action));
         let mut obstacles = enrolled.obstacles.clone();
         self.add(group, enrolled);
@@ -413,17 +431,39 @@ impl Reservations {
         obstacles
     }
 
+    /// The drives on which logical volumes of other groups are active that this host has not
+    /// started, or must not use any more. Another host may have taken their locks, and removed this
+    /// one from these drives.
+    fn doubtful(&self, group: ResourceId, drives: &[DriveRef]) -> Vec<DriveRef> {
+        let Some(link) = self.link.get() else { return Vec::new() };
+        let active = (link.active)().unwrap_or_else(|error| {
+            log::warn!("what is active cannot be told: {error}; all drives count as in use");
+            vec![InUse { vg: ResourceId::GLOBAL, drives: None }]
+        });
+        let groups = self.groups.lock();
+        let is_used = |vg: &ResourceId| groups.get(vg).is_some_and(|it| !it.owner.is_killed());
+        let is_doubtful = |it: &&InUse| it.vg != group && !is_used(&it.vg);
+        let others: Vec<&InUse> = active.iter().filter(is_doubtful).collect();
+        drop(groups);
+        let is_below = |drive: &&DriveRef| {
+            let identity = self.drives.identity(**drive);
+            let below = |it: &&InUse| it.drives.as_ref().is_none_or(|it| it.contains(&identity));
+            others.iter().any(below)
+        };
+        drives.iter().filter(is_below).copied().collect()
+    }
+
     /// Gives up the registrations of a group that this host has stopped. Does not wait. `is_gone`:
     /// the group does not exist any more, so no data is left to protect.
     pub fn leave(self: &Arc<Reservations>, group: ResourceId, is_gone: bool) {
         let Some(left) = self.groups.lock().remove(&group) else { return };
-        let (drives, until) = self.bar(group, &left.registered);
+        let bar = self.bar(group, &left.registered);
         let departure = match is_gone {
-            true => Departure::of_gone(self.me, group, &drives),
-            false => Departure::new(self.me, group, &drives, Rules::default()),
+            true => Departure::of_gone(self.me, group, &bar.drives),
+            false => Departure::new(self.me, group, &bar.drives, Rules::default()),
         };
         let this = self.clone();
-        let spawned = thread::spawn("idm-reserve", move || this.depart(departure, &drives, until));
+        let spawned = thread::spawn("idm-reserve", move || this.depart(departure, bar));
         if let Err(error) = spawned {
             log::debug!("the registrations of this host stay: {error}");
         }
@@ -675,30 +715,29 @@ impl Reservations {
         }
     }
 
-    /// Carries a departure from these drives through, for which registrations wait until `bar`.
-    fn depart(&self, mut departure: Departure, drives: &[DriveRef], bar: Instant) {
+    /// Carries a departure through, for which registrations wait.
+    fn depart(&self, mut departure: Departure, bar: Bar) {
         let arrives = || clock::now() + 2 * self.timing.linger;
         let notes = || self.link.get().is_some_and(|link| (link.note_leaving)());
-        let may = |action| action != Action::Unregister || notes() && arrives() < bar;
+        let may = |action| action != Action::Unregister || notes() && arrives() < bar.until;
         let unknown = self.run(&mut departure, may);
         let until = clock::now() + self.timing.linger;
         let mut departures = self.departures.lock();
-        // A later departure has a bar of its own.
-        departures.until.retain(|drive, until| !drives.contains(drive) || *until != bar);
-        departures.until.extend(unknown.into_iter().map(|drive| (drive, until)));
+        // Another departure from the same drives has a bar of its own.
+        departures.bars.retain(|it| it.number != bar.number);
+        departures.bars.push(Bar { drives: unknown, until, ..bar });
     }
 
     /// Whether an order of this life to remove a registration may still reach a drive.
     pub fn is_leaving(&self) -> bool {
         let now = clock::now();
-        self.departures.lock().until.values().any(|&until| until > now)
+        self.departures.lock().bars.iter().any(|bar| bar.until > now && !bar.drives.is_empty())
     }
 
-    /// Keeps registrations waiting until a departure that begins now is over. Returns the drives
-    /// that it is about, those of `registered` that no other group of this host or of an earlier
-    /// lvmlockd has, and the time until which registrations wait.
-    fn bar(&self, group: ResourceId, registered: &[DriveRef]) -> (Vec<DriveRef>, Instant) {
-        let until = clock::now() + 4 * self.timing.linger;
+    /// Keeps registrations waiting until a departure that begins now is over. Its drives are those
+    /// of `registered` that no other group of this host or of an earlier lvmlockd has.
+    fn bar(&self, group: ResourceId, registered: &[DriveRef]) -> Bar {
+        let now = clock::now();
         let left = self.left.get().map(|left| left(group)).unwrap_or_default();
         let is_left = |drive: &DriveRef| left.contains(&self.drives.identity(*drive));
         let mut departures = self.departures.lock();
@@ -709,9 +748,12 @@ impl Reservations {
         let groups = self.groups.lock();
         let is_used = |drive: &DriveRef| groups.values().any(|it| it.registered.contains(drive));
         let goes = |it: &&DriveRef| !is_enrolled(it) && !is_used(it) && !is_left(it);
-        let departing: Vec<DriveRef> = registered.iter().filter(goes).copied().collect();
-        departures.until.extend(departing.iter().map(|&drive| (drive, until)));
-        (departing, until)
+        let drives = registered.iter().filter(goes).copied().collect();
+        departures.count += 1;
+        let bar = Bar { number: departures.count, drives, until: now + 4 * self.timing.linger };
+        departures.bars.retain(|bar| bar.until > now);
+        departures.bars.push(bar.clone());
+        bar
     }
 
     /// Waits until no order to remove a registration can reach these drives any more.
@@ -1014,6 +1056,7 @@ mod tests {
             }),
             safe_until: Box::new(|_| None),
             note_leaving: Box::new(|| true),
+            active: Box::new(|| Ok(Vec::new())),
         });
         let group = ResourceId::from_bytes([2; 64]);
         let start = || {
@@ -1081,6 +1124,7 @@ mod tests {
             fail: Box::new(|_, _| {}),
             safe_until: Box::new(|_| None),
             note_leaving: Box::new(|| true),
+            active: Box::new(|| Ok(Vec::new())),
         });
         let [first, second] = [2, 3].map(|it| ResourceId::from_bytes([it; 64]));
         for group in [first, second] {

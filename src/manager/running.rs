@@ -104,7 +104,7 @@ impl Running {
             kill_command: kill_command(config, lvm_path),
         };
         let runtime = Arc::new(Runtime::start(drives.clone(), settings).map_err(no_thread)?);
-        reservations.iter().for_each(|it| it.connect(link(&runtime)));
+        reservations.iter().for_each(|it| it.connect(link(&runtime, devices.clone())));
         let metrics = runtime.metrics().clone();
         let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics))
             .map_err(no_thread)?;
@@ -324,7 +324,7 @@ impl Running {
 }
 
 /// The services of the runtime for the reservations.
-fn link(runtime: &Arc<Runtime>) -> Link {
+fn link(runtime: &Arc<Runtime>, devices: Devices) -> Link {
     let [kills, asks, notes] = [(); 3].map(|()| Arc::downgrade(runtime));
     Link {
         fail: Box::new(move |owner, why| {
@@ -337,6 +337,7 @@ fn link(runtime: &Arc<Runtime>) -> Link {
         note_leaving: Box::new(move || {
             notes.upgrade().is_some_and(|runtime| runtime.note_undoing(Undone::Others))
         }),
+        active: Box::new(move || devices.drives()),
     }
 }
 

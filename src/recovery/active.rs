@@ -1,5 +1,7 @@
 //! The LVs that are active on this host, according to the kernel.
 
+use crate::lock::vg_of;
+use crate::topology::identities_below;
 use idm_protocol::ResourceId;
 use std::collections::HashSet;
 use std::fs;
@@ -13,6 +15,14 @@ const SYSFS: &str = "/sys";
 #[derive(Clone, Debug)]
 pub struct Devices {
     block: PathBuf,
+}
+
+/// The drives below an active LV.
+pub struct InUse {
+    /// Its VG.
+    pub vg: ResourceId,
+    /// The identities of the drives; `None` if they cannot be told.
+    pub drives: Option<Vec<String>>,
 }
 
 impl Default for Devices {
@@ -35,6 +45,19 @@ impl Devices {
         for path in self.nodes()? {
             if let Some(uuid) = read(&path?.join("dm/uuid"))? {
                 active.extend(lv_of(uuid.trim_end()));
+            }
+        }
+        Ok(active)
+    }
+
+    /// The drives of all active LVs.
+    pub fn drives(&self) -> io::Result<Vec<InUse>> {
+        let mut active = Vec::new();
+        for path in self.nodes()? {
+            let path = path?;
+            let uuid = read(&path.join("dm/uuid"))?.unwrap_or_default();
+            if let Some(lv) = lv_of(uuid.trim_end()) {
+                active.push(InUse { vg: vg_of(&lv), drives: identities_below(&path) });
             }
         }
         Ok(active)

@@ -1,6 +1,7 @@
 //! The disks that a block device is made of, below partitions, device-mapper and md.
 
 use super::sysfs::{attribute, disk_of, entries, name_of};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Components of a block device.
@@ -44,8 +45,7 @@ impl Stack {
             }
             return Ok(());
         }
-        let is_multipath =
-            attribute(&device.join("dm"), "uuid").is_some_and(|uuid| uuid.starts_with(MULTIPATH));
+        let is_multipath = is_multipath(device);
         let slaves = entries(&device.join("slaves"));
         if slaves.is_empty() && is_multipath {
             self.missing.push(format!("{}, a multipath map without paths", name_of(device)));
@@ -71,6 +71,36 @@ impl Stack {
         }
         Ok(())
     }
+}
+
+/// The disks below a stacked device, whatever else is below it. `None` if they cannot be told:
+/// the kernel lists nothing, or some are gone and may come back below it.
+pub(super) fn disks_below(device: &Path) -> Option<Vec<PathBuf>> {
+    let mut disks = Vec::new();
+    add_disks_below(device, 0, &mut disks).then_some(disks)
+}
+
+/// Returns whether all disks below a stacked device can be told.
+fn add_disks_below(device: &Path, level: usize, disks: &mut Vec<PathBuf>) -> bool {
+    let Ok(slaves) = fs::read_dir(device.join("slaves")) else { return level > 0 };
+    let slaves: Vec<PathBuf> = slaves.flatten().map(|slave| slave.path()).collect();
+    if level > MOST_LEVELS || slaves.is_empty() && is_multipath(device) {
+        return false;
+    }
+    slaves.iter().all(|slave| {
+        let Ok(device) = slave.canonicalize() else { return false };
+        let is_partition = device.join("partition").exists();
+        let device = device.parent().filter(|_| is_partition).unwrap_or(&device);
+        if device.join("device").exists() {
+            disks.push(device.to_path_buf());
+            return true;
+        }
+        add_disks_below(device, level + 1, disks)
+    })
+}
+
+fn is_multipath(device: &Path) -> bool {
+    attribute(&device.join("dm"), "uuid").is_some_and(|uuid| uuid.starts_with(MULTIPATH))
 }
 
 /// The kind of a block device that is not a disk and has none below it.

@@ -231,6 +231,29 @@ fn the_paths_of_a_multipath_map_are_one_drives() {
     assert_eq!(tree.locate(&map).unwrap().drives, []);
 }
 
+/// The drives below an active LV are those on which this host must not register again.
+#[test]
+fn the_drives_below_an_lv_are_told_beside_whatever_else_is_below_it() {
+    let tree = Tree::new();
+    let (a, b) = (tree.drive("sda", 1), tree.drive("sdb", 2));
+    let map = tree.multipath("dm-0", &[&a]);
+    let part = tree.partition(&b, "sdb2");
+    let array = tree.stacked("md127", "md", &[&part]);
+    let lv = tree.stacked("dm-1", "dm", &[&tree.block("virtual/block/loop0"), &array, &map]);
+    let mut below = identities_below(&lv).unwrap();
+    below.sort_unstable();
+    assert_eq!(below, ["naa.5000c50000000001", "naa.5000c50000000002"]);
+    let on_nothing = tree.stacked("dm-2", "dm", &[]);
+    assert_eq!(identities_below(&on_nothing), Some(Vec::new()));
+    fs::remove_dir(on_nothing.join("slaves")).unwrap();
+    assert_eq!(identities_below(&on_nothing), None);
+    // A path disappears; later the map is loaded without it.
+    tree.remove(&a);
+    assert_eq!(identities_below(&lv), None);
+    fs::remove_file(map.join("slaves/sda")).unwrap();
+    assert_eq!(identities_below(&lv), None, "it may come back");
+}
+
 #[test]
 fn a_multipath_map_without_paths_may_get_some() {
     let tree = Tree::new();

@@ -30,6 +30,8 @@ pub struct Enrolment {
     group: ResourceId,
     /// Whether devices of the group are in use on this host.
     is_in_use: bool,
+    /// Drives on which devices of other groups are active that this host has not started.
+    doubtful: Vec<DriveRef>,
     orders: Orders,
     drives: Vec<(DriveRef, State)>,
     outcome: Option<Enrolled>,
@@ -58,12 +60,29 @@ impl Enrolment {
             own: Key::of(&me),
             group,
             is_in_use,
+            doubtful: Vec::new(),
             orders,
             drives: drives.iter().map(|&drive| (drive, State::Looking)).collect(),
             outcome: None,
         };
         enrolment.conclude();
         enrolment
+    }
+
+    /// The same, where on these drives devices of other groups are active that this host has not
+    /// started. It may have lost their locks, so that it registers there only where it is
+    /// registered already.
+    pub fn beside(mut self, doubtful: &[DriveRef]) -> Enrolment {
+        self.doubtful = doubtful.to_vec();
+        self
+    }
+
+    /// The obstacle on a drive where this host has to be registered already and is not.
+    fn removed(&self, drive: DriveRef) -> Option<Obstacle> {
+        match self.is_in_use {
+            true => Some(Obstacle::Removed(drive)),
+            false => self.doubtful.contains(&drive).then_some(Obstacle::OthersInUse(drive)),
+        }
     }
 
     /// The obstacle on a drive, if there is one.
@@ -74,8 +93,8 @@ impl Enrolment {
         if let Some(foreign) = seen.foreign(drive) {
             return Some(foreign);
         }
-        if self.is_in_use && !seen.has(self.own) {
-            return Some(Obstacle::Removed(drive));
+        if let (Some(removed), false) = (self.removed(drive), seen.has(self.own)) {
+            return Some(removed);
         }
         let unknown = |host: &HostId| *host != self.me && !seen.has(Key::of(host));
         let stranger = seen.living_in(&self.group).find(unknown);
@@ -100,7 +119,9 @@ impl Enrolment {
                 self.orders.give(drive, Action::Reserve);
                 State::Reserving
             }
-            (State::Registering(_), Answer::Conflict) => State::Refused(Obstacle::Removed(drive)),
+            (State::Registering(_), Answer::Conflict) => {
+                State::Refused(self.removed(drive).unwrap_or(Obstacle::Removed(drive)))
+            }
             // A look shows its effect, or that another host was faster.
             (state @ (State::Registering(_) | State::Reserving), _) => {
                 self.orders.give(drive, Action::Look);
@@ -133,7 +154,8 @@ impl Enrolment {
         }
         for (drive, state) in &mut self.drives {
             if let State::Able(seen) = state {
-                self.orders.give(*drive, Action::Register { anew: !self.is_in_use });
+                let anew = !self.is_in_use && !self.doubtful.contains(drive);
+                self.orders.give(*drive, Action::Register { anew });
                 *state = State::Registering(seen.clone());
             }
         }

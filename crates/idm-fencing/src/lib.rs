@@ -106,6 +106,9 @@ pub enum Obstacle {
     Stays(Key, DriveRef),
     /// This host was removed from the drive while it had something in use there.
     Removed(DriveRef),
+    /// This host is not registered on the drive, and devices of another group, which it has not
+    /// started, are active there. It may have lost their locks.
+    OthersInUse(DriveRef),
     /// An order of this host to remove its registration may still reach the drive.
     Leaving(DriveRef),
     /// Fewer drives than a majority were read, so that a living host may be overlooked.
@@ -129,6 +132,7 @@ impl Obstacle {
             | Obstacle::NotRegistered(_, drive)
             | Obstacle::Stays(_, drive)
             | Obstacle::Removed(drive)
+            | Obstacle::OthersInUse(drive)
             | Obstacle::Leaving(drive) => Some(drive),
             Obstacle::TooFew { .. } => None,
         }
@@ -162,6 +166,11 @@ impl fmt::Display for Obstacle {
                 write!(f, "the key {key} is registered there again and again")
             }
             Obstacle::Removed(_) => f.write_str("this host was removed from it by another one"),
+            Obstacle::OthersInUse(_) => f.write_str(
+                "this host is not registered there, and logical volumes of another volume group, \
+                 which is not started, are active on it: another host may have taken their locks. \
+                 Deactivate them, and repeat the command",
+            ),
             Obstacle::Leaving(_) => f.write_str(
                 "an order of this host to remove its registration, from the stop of a volume \
                  group, may still reach it; repeat the command, at most a lease later",

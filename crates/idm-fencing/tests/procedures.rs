@@ -387,6 +387,33 @@ fn enrol(drives: &mut Drives, me: &str, is_in_use: bool) -> Enrolled {
     drives.run(me, &mut Enrolment::new(host(me), group(), &D, is_in_use))
 }
 
+/// Devices of another group are active on a drive, and that group is not started: its locks may
+/// have been lost.
+#[test]
+fn beside_what_is_in_use_a_host_registers_only_where_it_is_registered() {
+    let mut drives = Drives::of(&["b"]);
+    let beside = |drives: &mut Drives, doubtful: &[DriveRef]| {
+        let enrolment = Enrolment::new(host("a"), group(), &D, false);
+        drives.run("a", &mut enrolment.beside(doubtful))
+    };
+    let refused = beside(&mut drives, &[D[1]]);
+    assert_eq!(refused.obstacles, [Obstacle::OthersInUse(D[1])]);
+    assert!((0..3).all(|at| !drives.has(at, "a")));
+    drives.execute("a", D[1], Action::Register { anew: true });
+    assert_eq!(beside(&mut drives, &[D[1]]).registered, D);
+    // It is removed after the look.
+    let mut enrolment = Enrolment::new(host("a"), group(), &D, false).beside(&[D[1]]);
+    while let Some((to, action)) = enrolment.next() {
+        if (to, action) == (D[1], Action::Register { anew: false }) {
+            drives.execute("b", to, Action::Preempt(Key::of(&host("a"))));
+        }
+        let answer = drives.execute("a", to, action);
+        enrolment.on_answer(to, answer);
+    }
+    assert_eq!(enrolment.outcome().unwrap().obstacles, [Obstacle::OthersInUse(D[1])]);
+    assert!(!drives.has(1, "a"));
+}
+
 #[test]
 fn the_first_host_reserves_and_the_next_one_joins() {
     let mut drives = Drives::of(&[]);

@@ -237,27 +237,6 @@ fn a_start_does_not_let_a_lost_lv_of_another_volume_group_write_again() {
     assert!(writes.is_empty(), "writes to {writes:?} beside the new holder; start: {started:?}");
 }
 
-/// This host has removed a dead one from the drives of a volume group, and is the last one that
-/// stops it. It stays registered, so that no late write of the dead host passes. Then another
-/// volume group on the same disks is removed.
-#[test]
-fn a_removal_leaves_the_registrations_that_keep_a_dead_host_from_another_volume_group() {
-    let bench = bench_of("current");
-    let other = || bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
-    let (a, b) = (bench.registered(1), bench.registered(2));
-    a.start(OTHER, other()).unwrap();
-    b.lock(1, lv(1), Exclusive).unwrap();
-    drop(b);
-    eventually(PATIENCE, "the lock", || a.lock(1, lv(1), Exclusive).is_ok());
-    a.unlock(1);
-    a.manager.remove_lockspace(VG, false, true).unwrap();
-    waits_a_lease_and_a_half();
-    assert!(!bench.takes_data("d0", "host2.0"), "removed");
-    a.manager.remove_lockspace(OTHER, true, true).unwrap();
-    waits_a_lease_and_a_half();
-    assert!(!bench.takes_data("d0", "host2.0"), "a late write of the dead host passes");
-}
-
 /// lvmlockd is started again after the drives have lost the membership of the dead one, and another
 /// host has removed that volume group meanwhile. The last volume group on the disks is removed by
 /// this host, so that the disks can be used for something else.
