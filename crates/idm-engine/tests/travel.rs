@@ -346,3 +346,24 @@ fn a_refused_change_does_not_forget_a_record_that_names_the_vgs_drives() {
     assert!(believes(&bench, &lock));
     assert!(!events(&mut lock).contains(&Event::Lapsed));
 }
+
+/// The drive does not answer for a while, with a change of the mode or without. Its record keeps
+/// hosts out that count this drive alone, and the lock lives as long as they are kept out.
+#[test]
+fn a_record_that_names_the_vgs_drives_is_believed_as_long_as_it_keeps_hosts_out() {
+    for (mode, change) in [(S, Some(X)), (X, Some(S)), (S, None), (X, None)] {
+        let (mut bench, mut lock, open) = taken_anew_on_the_vgs_only_drive(mode);
+        let end = lock.safe_until().expect("held");
+        if let Some(other) = change {
+            lock.request(convert(other), bench.now).expect("held");
+        }
+        lock.on_reply(open[0].token, Reply::Status(Status::Uncertain), bench.now);
+        while bench.now < end + SECOND * 2 {
+            bench.paths[0] = Path::Cut;
+            bench.pass(&mut lock, SECOND);
+            assert_eq!(believes(&bench, &lock), bench.now < end, "{mode} {change:?}");
+            bench.paths[0] = Path::Up;
+            assert_no_other_gets(&mut bench, &lock, &[0]);
+        }
+    }
+}
