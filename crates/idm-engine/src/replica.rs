@@ -398,10 +398,13 @@ impl Replica {
     /// Whether the drive may have a shared record of this host that others rely on.
     pub(crate) fn may_share(&self, now: Instant, timing: &Timing) -> bool {
         let flies = |steps: fn(Step) -> bool| self.flight.as_ref().is_some_and(|f| steps(f.step));
-        let demoted = self.demote_until > now || flies(Step::demotes);
         match self.hold {
             Hold::None => self.stray_until > now || flies(Step::shares),
-            Hold::Held { mode: Mode::Exclusive, .. } => demoted,
+            Hold::Held { mode: Mode::Exclusive, since } => {
+                // A change to shared that has no answer gives the record another lease.
+                let over = self.demote_until + timing.lease + timing.drift;
+                flies(Step::demotes) || (since < self.demote_until && over > now)
+            }
             Hold::Held { .. } | Hold::Maybe { .. } => self.over_at(timing) > now,
         }
     }

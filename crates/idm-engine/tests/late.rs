@@ -150,7 +150,7 @@ fn changes(what: Shared, early: Duration) -> bool {
             a.request(convert(S), at).expect("held");
             exchange_with(&mut bench, &mut a, to(2, || Fate::Instead(Status::Uncertain)));
             assert_eq!(done(&mut a), Some(Outcome::Converted { complete: true }));
-            at + timing.linger
+            at + timing.linger + timing.lease + timing.drift
         }
     };
     pass_until(&mut bench, &mut a, over - early, to(2, unreachable));

@@ -83,6 +83,29 @@ fn a_change_waits_for_a_drive_that_others_may_find_shared_but_not_for_ever() {
     assert_eq!(bench.now.since(begin), timing().patience / 4);
 }
 
+/// Drive 2 carried out a change to shared, and its answer was lost or made no sense. As long as the
+/// lease of that record may run, a host that counts other drives may share the lock because of it.
+#[test]
+fn a_drive_that_may_have_become_shared_stands_in_the_way_of_a_change_back() {
+    for status in [Status::Uncertain, Status::Failed] {
+        for (time, refused) in [(LEASE / 3, true), (LEASE * 5 / 6, true), (LEASE * 2, false)] {
+            let (mut bench, mut a) = held(X, &[0, 1, 2], &[3, 4]);
+            bench.pass(&mut a, SECOND);
+            events(&mut a);
+            a.request(convert(S), bench.now).expect("held");
+            exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+                2 => Fate::Despite(status),
+                _ => Fate::Answered,
+            });
+            assert_eq!(done(&mut a), Some(CONVERTED));
+            bench.paths[2] = Path::Cut;
+            bench.pass(&mut a, time);
+            let outcome = bench.run(&mut a, convert(X));
+            assert_eq!(outcome != CONVERTED, refused, "{status:?} {time:?}: {outcome:?}");
+        }
+    }
+}
+
 #[test]
 fn a_change_that_drives_granted_around_a_lapse_is_refused() {
     let (mut bench, mut a) = held(S, &[0], &[1, 2]);

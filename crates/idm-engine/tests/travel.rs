@@ -5,7 +5,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{DriveRef, Event, Lock, Notice, Outcome, Refusal, Request};
+use idm_engine::{Command, DriveRef, Event, Lock, Notice, Outcome, Refusal, Request};
 use idm_protocol::{Mode, MutexOp, Reply, Status};
 
 /// A lock that is held on drive 0 of three, and a drive set; REFRESH marks it or not.
@@ -290,4 +290,80 @@ fn a_change_does_not_keep_a_record_that_names_other_drives() {
     bench.paths[1] = Path::Cut;
     bench.pass(&mut a, LEASE * 2);
     assert!(believes(&bench, &a), "drives 0 and 2 keep it");
+}
+
+/// A lock on drive 0, whose votes have moved to all three drives. Drive 0 was refreshed without the
+/// new mark, so it is to be taken anew, but its record shows the lock to hosts that count drive 0
+/// alone. The VG becomes that drive alone before it has answered the TRYLOCK.
+fn taken_anew_on_the_vgs_only_drive(mode: Mode) -> (Bench, Lock, Vec<Command>) {
+    let (mut bench, mut lock) = (Bench::new(3), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut lock, mode, &[0], &[1, 2]), GRANTED);
+    let named = bench.all();
+    lock.spread(&named, bench.now);
+    let late = exchange_with(&mut bench, &mut lock, |command| match command.drive {
+        DriveRef(0) => Fate::Unheard,
+        _ => Fate::Answered,
+    });
+    let ready = is_ready(&mut lock).expect("two of three drives are ready");
+    assert!(lock.move_votes(&ready, bench.now));
+    lock.on_reply(late[0].token, Reply::Status(Status::Good), bench.now);
+    let open = exchange_with(&mut bench, &mut lock, |_| Fate::Open);
+    assert_eq!(open.iter().map(op).collect::<Vec<_>>(), [Some(MutexOp::Trylock)]);
+    let named = bench.members(&[0]);
+    lock.spread(&named, bench.now);
+    (bench, lock, open)
+}
+
+/// The change has asked nothing yet: the drive keeps other hosts out as it did before.
+#[test]
+fn a_change_does_not_forget_a_record_that_names_the_vgs_drives() {
+    for (mode, other) in [(S, X), (X, S)] {
+        let (mut bench, mut lock, _) = taken_anew_on_the_vgs_only_drive(mode);
+        let safe_until = lock.safe_until();
+        lock.request(convert(other), bench.now).expect("held");
+        assert_eq!(lock.safe_until(), safe_until, "{mode}");
+        bench.now = bench.now + Duration::from_micros(1);
+        lock.on_timer(bench.now);
+        assert!(believes(&bench, &lock), "{mode}: {:?}", events(&mut lock));
+    }
+}
+
+/// Another host shares the lock on a drive that answers. The change ends as it began.
+#[test]
+fn a_refused_change_does_not_forget_a_record_that_names_the_vgs_drives() {
+    let (mut bench, mut lock, open) = taken_anew_on_the_vgs_only_drive(S);
+    let mut other = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut other, S, &[1], &[0, 2]), GRANTED);
+    let safe_until = lock.safe_until();
+    lock.request(convert(X), bench.now).expect("held");
+    bench.exchange(&mut lock);
+    let outcome = done(&mut lock).expect("a sharer that counts other drives is in the way");
+    assert!(is_held(&outcome), "{outcome:?}");
+    assert_eq!(lock.safe_until(), safe_until);
+    let reply = bench.perform(&open[0]);
+    lock.on_reply(open[0].token, reply, bench.now);
+    bench.pass(&mut lock, SECOND);
+    assert!(believes(&bench, &lock));
+    assert!(!events(&mut lock).contains(&Event::Lapsed));
+}
+
+/// The drive does not answer for a while, with a change of the mode or without. Its record keeps
+/// hosts out that count this drive alone, and the lock lives as long as they are kept out.
+#[test]
+fn a_record_that_names_the_vgs_drives_is_believed_as_long_as_it_keeps_hosts_out() {
+    for (mode, change) in [(S, Some(X)), (X, Some(S)), (S, None), (X, None)] {
+        let (mut bench, mut lock, open) = taken_anew_on_the_vgs_only_drive(mode);
+        let end = lock.safe_until().expect("held");
+        if let Some(other) = change {
+            lock.request(convert(other), bench.now).expect("held");
+        }
+        lock.on_reply(open[0].token, Reply::Status(Status::Uncertain), bench.now);
+        while bench.now < end + SECOND * 2 {
+            bench.paths[0] = Path::Cut;
+            bench.pass(&mut lock, SECOND);
+            assert_eq!(believes(&bench, &lock), bench.now < end, "{mode} {change:?}");
+            bench.paths[0] = Path::Up;
+            assert_no_other_gets(&mut bench, &lock, &[0]);
+        }
+    }
 }

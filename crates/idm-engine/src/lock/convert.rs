@@ -4,6 +4,7 @@ use super::{Change, Held, Lock, Phase, Stage};
 use crate::api::{Instant, Outcome, Refusal};
 use crate::replica::{Hold, Replica, Role, Step, Task, Vote};
 use crate::rules::broken;
+use alloc::vec::Vec;
 use idm_protocol::{Mode, Value};
 
 impl Lock {
@@ -34,7 +35,11 @@ impl Lock {
                     replica.start_promote(at);
                 }
                 (Task::Keep, _) => replica.plan(Step::Refresh(Mode::Shared), now),
-                (Task::Take(_), _) => replica.start_take(to, at),
+                (Task::Take(_), hold) => {
+                    replica.start_take(to, at);
+                    // The drive was asked nothing yet: what it confirmed for this lock stands.
+                    replica.hold = hold;
+                }
                 _ => {}
             }
         }
@@ -121,7 +126,10 @@ impl Lock {
     pub(super) fn end_up(&mut self, result: Result<(), Refusal>, now: Instant) {
         let mode = if result.is_ok() { Mode::Exclusive } else { Mode::Shared };
         self.end_change(mode);
+        let holds: Vec<Hold> = self.replicas.iter().map(|s| s.hold).collect();
         self.settle_replicas(now);
+        // Nor does the end of a change undo what drives confirmed that are taken anew.
+        self.replicas.iter_mut().zip(holds).for_each(|(s, hold)| s.hold = hold);
         self.finish(match result {
             Ok(()) => Outcome::Converted { complete: true },
             Err(refusal) => Outcome::Refused(refusal),

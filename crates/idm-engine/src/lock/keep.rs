@@ -252,7 +252,10 @@ impl Lock {
                 Vote::Silent | Vote::Full | Vote::NotIdm | Vote::NotOurs => {
                     // A holder that was met may have gone meanwhile.
                     replica.foreign = None;
+                    let hold = replica.hold;
                     self.retake(at, now + renew);
+                    // What the drive confirmed for this lock stands, as where it is refreshed.
+                    self.replicas[at].hold = hold;
                 }
             }
         }
