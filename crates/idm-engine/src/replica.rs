@@ -399,7 +399,12 @@ impl Replica {
     pub(crate) fn may_share(&self, now: Instant, timing: &Timing) -> bool {
         let flies = |steps: fn(Step) -> bool| self.flight.as_ref().is_some_and(|f| steps(f.step));
         match self.hold {
-            Hold::None => self.stray_until > now || flies(Step::shares),
+            Hold::None => {
+                // A lost TRYLOCK that arrives after the drive was read leaves a record.
+                let over = self.stray_until + timing.lease + timing.drift;
+                let strays = self.stray_until > Instant::default();
+                flies(Step::shares) || (strays && over > now)
+            }
             Hold::Held { mode: Mode::Exclusive, since } => {
                 // A change to shared that has no answer gives the record another lease.
                 let over = self.demote_until + timing.lease + timing.drift;
@@ -472,14 +477,31 @@ impl Replica {
         earlier: Instant,
         rules: Rules,
     ) {
-        let since = if broken!(rules, LeaseFromReply) { now } else { flight.sent };
-        let status = match heard {
-            Heard::Status(status) => *status,
+        match heard {
+            Heard::Status(status) => self.absorb_answer(flight, *status, now, timing, rules),
             Heard::Table(view, _) => {
                 self.marked_at = flight.sent;
-                return self.absorb_view(view, now, earlier, rules);
+                self.absorb_view(view, now, earlier, rules);
             }
-        };
+        }
+        let tells =
+            matches!(heard, Heard::Table(..) | Heard::Status(Status::Good | Status::NotFound));
+        if tells && self.hold == Hold::None && flight.sent >= self.stray_until {
+            // Every lost command has arrived before, if at all, and has left no record.
+            self.stray_until = Instant::default();
+        }
+    }
+
+    /// Learns from an answer that is no table.
+    fn absorb_answer(
+        &mut self,
+        flight: &Flight,
+        status: Status,
+        now: Instant,
+        timing: &Timing,
+        rules: Rules,
+    ) {
+        let since = if broken!(rules, LeaseFromReply) { now } else { flight.sent };
         self.absorb_conflict(flight.step, status, rules);
         if status == Status::Uncertain && flight.step.writes() && flight.mark != Mark::Alone {
             self.expect_remark(flight.mark, now + timing.linger);

@@ -143,7 +143,8 @@ fn changes(what: Shared, early: Duration) -> bool {
     });
     assert!(matches!(done(&mut a), Some(Outcome::Granted(_))));
     let over = match what {
-        Shared::Stray => begin + timing.linger,
+        // It was read before the TRYLOCK could arrive.
+        Shared::Stray => begin + timing.linger + timing.lease + timing.drift,
         Shared::Record => begin + timing.lease + timing.drift,
         Shared::Demotion => {
             let at = bench.now;
@@ -164,6 +165,30 @@ fn a_change_to_exclusive_is_refused_as_long_as_a_drive_may_show_us_as_sharer_and
     for what in [Shared::Stray, Shared::Record, Shared::Demotion] {
         assert!(!changes(what, Duration::from_micros(1)), "{what:?}");
         assert!(changes(what, Duration::ZERO), "{what:?}");
+    }
+}
+
+#[test]
+fn a_drive_that_is_read_after_a_lost_trylock_does_not_stand_in_the_way() {
+    let timing = Timing::for_lease(LEASE);
+    for (after, changes) in [(timing.linger / 2, false), (timing.linger * 2, true)] {
+        let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
+        a.request(acquire(&bench, S, &[0, 1, 2], &[3, 4]), bench.now).expect("in order");
+        let busy = |command: &Command| match (command.drive.0, op(command)) {
+            (2, Some(MutexOp::Trylock)) => Fate::Instead(Status::Conflict),
+            _ => Fate::Answered,
+        };
+        let lost = exchange_with(&mut bench, &mut a, |command| match busy(command) {
+            Fate::Answered => Fate::Answered,
+            _ => Fate::Instead(Status::Uncertain),
+        });
+        assert!(lost.is_empty());
+        pass_with(&mut bench, &mut a, after, busy);
+        assert!(matches!(done(&mut a), Some(Outcome::Granted(_))));
+        pass_with(&mut bench, &mut a, timing.linger, to(2, unreachable));
+        a.request(convert(X), bench.now).expect("held");
+        exchange_with(&mut bench, &mut a, to(2, || Fate::Instead(Status::Unsupported)));
+        assert_eq!(done(&mut a) == Some(Outcome::Converted { complete: true }), changes);
     }
 }
 

@@ -249,13 +249,15 @@ impl Lock {
                     self.note_foreign(at, &conflicts, now);
                     self.retake(at, now + renew);
                 }
-                Vote::Silent | Vote::Full | Vote::NotIdm | Vote::NotOurs => {
+                vote @ (Vote::Silent | Vote::Full | Vote::NotIdm | Vote::NotOurs) => {
                     // A holder that was met may have gone meanwhile.
                     replica.foreign = None;
                     let hold = replica.hold;
                     self.retake(at, now + renew);
-                    // What the drive confirmed for this lock stands, as where it is refreshed.
-                    self.replicas[at].hold = hold;
+                    if vote == Vote::Silent {
+                        // What the drive confirmed for this lock stands, as where it is refreshed.
+                        self.replicas[at].hold = hold;
+                    }
                 }
             }
         }
