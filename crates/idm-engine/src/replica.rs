@@ -402,7 +402,7 @@ impl Replica {
             Hold::None => {
                 // A lost TRYLOCK that arrives after the drive was read leaves a record.
                 let over = self.stray_until + timing.lease + timing.drift;
-                let strays = self.stray_until > Instant::default();
+                let strays = self.stray_until != Instant::default();
                 flies(Step::shares) || (strays && over > now)
             }
             Hold::Held { mode: Mode::Exclusive, since } => {
@@ -482,13 +482,11 @@ impl Replica {
             Heard::Table(view, _) => {
                 self.marked_at = flight.sent;
                 self.absorb_view(view, now, earlier, rules);
+                if view.own == Own::None && flight.sent >= self.stray_until {
+                    // Every lost command has arrived before, if at all, and has left no record.
+                    self.stray_until = Instant::default();
+                }
             }
-        }
-        let tells =
-            matches!(heard, Heard::Table(..) | Heard::Status(Status::Good | Status::NotFound));
-        if tells && self.hold == Hold::None && flight.sent >= self.stray_until {
-            // Every lost command has arrived before, if at all, and has left no record.
-            self.stray_until = Instant::default();
         }
     }
 

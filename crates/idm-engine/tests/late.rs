@@ -168,28 +168,51 @@ fn a_change_to_exclusive_is_refused_as_long_as_a_drive_may_show_us_as_sharer_and
     }
 }
 
+/// The lock is shared on drives 0 to 2. Drive 2 answers its first TRYLOCK so, refuses all others,
+/// and can be read for the first time. Returns whether a change to exclusive succeeds after
+/// the second time.
+fn changes_after(first: Status, times: [Duration; 2]) -> bool {
+    let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
+    a.request(acquire(&bench, S, &[0, 1, 2], &[3, 4]), bench.now).expect("in order");
+    let mut answer = first;
+    pass_with(&mut bench, &mut a, times[0], |command| match (command.drive.0, op(command)) {
+        (2, Some(MutexOp::Trylock)) => {
+            Fate::Instead(core::mem::replace(&mut answer, Status::Conflict))
+        }
+        _ => Fate::Answered,
+    });
+    assert!(matches!(done(&mut a), Some(Outcome::Granted(_))));
+    pass_with(&mut bench, &mut a, times[1], to(2, unreachable));
+    a.request(convert(X), bench.now).expect("held");
+    exchange_with(&mut bench, &mut a, to(2, || Fate::Instead(Status::Unsupported)));
+    done(&mut a) == Some(Outcome::Converted { complete: true })
+}
+
+/// A command that was lost may arrive after the drive was read, one that failed does not.
 #[test]
-fn a_drive_that_is_read_after_a_lost_trylock_does_not_stand_in_the_way() {
-    let timing = Timing::for_lease(LEASE);
-    for (after, changes) in [(timing.linger / 2, false), (timing.linger * 2, true)] {
-        let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
-        a.request(acquire(&bench, S, &[0, 1, 2], &[3, 4]), bench.now).expect("in order");
-        let busy = |command: &Command| match (command.drive.0, op(command)) {
-            (2, Some(MutexOp::Trylock)) => Fate::Instead(Status::Conflict),
-            _ => Fate::Answered,
-        };
-        let lost = exchange_with(&mut bench, &mut a, |command| match busy(command) {
-            Fate::Answered => Fate::Answered,
-            _ => Fate::Instead(Status::Uncertain),
-        });
-        assert!(lost.is_empty());
-        pass_with(&mut bench, &mut a, after, busy);
-        assert!(matches!(done(&mut a), Some(Outcome::Granted(_))));
-        pass_with(&mut bench, &mut a, timing.linger, to(2, unreachable));
-        a.request(convert(X), bench.now).expect("held");
-        exchange_with(&mut bench, &mut a, to(2, || Fate::Instead(Status::Unsupported)));
-        assert_eq!(done(&mut a) == Some(Outcome::Converted { complete: true }), changes);
+fn a_drive_that_is_read_after_a_lost_trylock_has_arrived_is_known_to_have_no_record() {
+    let linger = linger();
+    for (first, times, changes) in [
+        (Status::Uncertain, [linger / 2, linger], false),
+        (Status::Uncertain, [linger / 2, LEASE * 2], true),
+        (Status::Uncertain, [linger * 2, linger], true),
+        (Status::Failed, [SECOND, SECOND], true),
+    ] {
+        assert_eq!(changes_after(first, times), changes, "{first:?} {times:?}");
     }
+}
+
+/// In the first minute of a host.
+#[test]
+fn a_drive_that_no_command_has_reached_does_not_stand_in_the_way() {
+    let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
+    bench.now = Instant::from_micros(1);
+    a.request(acquire(&bench, S, &[0, 1, 2], &[3, 4]), bench.now).expect("in order");
+    pass_with(&mut bench, &mut a, SECOND, to(2, unreachable));
+    assert!(matches!(done(&mut a), Some(Outcome::Granted(_))));
+    a.request(convert(X), bench.now).expect("held");
+    pass_with(&mut bench, &mut a, LEASE / 2, to(2, unreachable));
+    assert_eq!(done(&mut a), Some(Outcome::Converted { complete: true }));
 }
 
 #[test]

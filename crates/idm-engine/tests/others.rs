@@ -83,27 +83,40 @@ fn a_change_waits_for_a_drive_that_others_may_find_shared_but_not_for_ever() {
     assert_eq!(bench.now.since(begin), timing().patience / 4);
 }
 
-/// Drive 2 carried out a change to shared, and its answer was lost or made no sense. As long as the
-/// lease of that record may run, a host that counts other drives may share the lock because of it.
+/// A lock that has become shared. Drive 2 did that, and its answer was lost or made no sense.
+fn shared_without_an_answer(status: Status) -> (Bench, Lock) {
+    let (mut bench, mut a) = held(X, &[0, 1, 2], &[3, 4]);
+    bench.pass(&mut a, SECOND);
+    events(&mut a);
+    a.request(convert(S), bench.now).expect("held");
+    exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        2 => Fate::Despite(status),
+        _ => Fate::Answered,
+    });
+    assert_eq!(done(&mut a), Some(CONVERTED));
+    (bench, a)
+}
+
+/// As long as the lease of that record may run, a host that counts other drives may share the lock
+/// because of it.
 #[test]
 fn a_drive_that_may_have_become_shared_stands_in_the_way_of_a_change_back() {
     for status in [Status::Uncertain, Status::Failed] {
         for (time, refused) in [(LEASE / 3, true), (LEASE * 5 / 6, true), (LEASE * 2, false)] {
-            let (mut bench, mut a) = held(X, &[0, 1, 2], &[3, 4]);
-            bench.pass(&mut a, SECOND);
-            events(&mut a);
-            a.request(convert(S), bench.now).expect("held");
-            exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
-                2 => Fate::Despite(status),
-                _ => Fate::Answered,
-            });
-            assert_eq!(done(&mut a), Some(CONVERTED));
+            let (mut bench, mut a) = shared_without_an_answer(status);
             bench.paths[2] = Path::Cut;
             bench.pass(&mut a, time);
             let outcome = bench.run(&mut a, convert(X));
             assert_eq!(outcome != CONVERTED, refused, "{status:?} {time:?}: {outcome:?}");
         }
     }
+}
+
+/// In the same microsecond.
+#[test]
+fn a_change_back_that_the_drive_confirms_is_not_refused() {
+    let (mut bench, mut a) = shared_without_an_answer(Status::Failed);
+    assert_eq!(bench.run(&mut a, convert(X)), CONVERTED);
 }
 
 #[test]

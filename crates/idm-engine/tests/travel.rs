@@ -328,6 +328,16 @@ fn a_change_does_not_forget_a_record_that_names_the_vgs_drives() {
     }
 }
 
+/// It was replaced, and shows this lock to nobody.
+#[test]
+fn a_drive_that_cannot_have_the_record_any_more_does_not_keep_the_lock() {
+    for status in [Status::Unsupported, Status::Uncertain] {
+        let (bench, mut lock, open) = taken_anew_on_the_vgs_only_drive(S);
+        lock.on_reply(open[0].token, Reply::Status(status), bench.now);
+        assert_eq!(believes(&bench, &lock), status == Status::Uncertain, "{status:?}");
+    }
+}
+
 /// Another host shares the lock on a drive that answers. The change ends as it began.
 #[test]
 fn a_refused_change_does_not_forget_a_record_that_names_the_vgs_drives() {

@@ -17,7 +17,6 @@ impl Lock {
             (Mode::Exclusive, Mode::Shared) => Change::Down { deadline },
             _ => return self.finish(Outcome::Converted { complete: true }),
         };
-        self.keep_won(now);
         let at = self.after_earlier(to, now);
         let Phase::Held(held) = &mut self.phase else {
             return;
@@ -41,18 +40,6 @@ impl Lock {
                     replica.hold = hold;
                 }
                 _ => {}
-            }
-        }
-    }
-
-    /// Ends attempts to take drives that are known to have the lock, with the right mark: another
-    /// attempt would not count them before it ends.
-    fn keep_won(&mut self, now: Instant) {
-        for at in 0..self.replicas.len() {
-            let replica = &self.replicas[at];
-            let Hold::Held { mode, since } = replica.hold else { continue };
-            if replica.is_enlarging() && replica.is_marked(self.set) {
-                self.keep(at, mode, since, now);
             }
         }
     }
