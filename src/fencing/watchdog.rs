@@ -372,6 +372,14 @@ mod tests {
         Watchdog::start(Box::new(device.clone()), feeding(), directory).unwrap()
     }
 
+    /// A watchdog that was armed for locks that are safe until then.
+    fn armed(until: Instant) -> (tempfile::TempDir, FakeWatchdog, Watchdog, ArmGuard) {
+        let (directory, device) = (tempfile::tempdir().unwrap(), FakeWatchdog::default());
+        let watchdog = start(&device, directory.path());
+        let claim = watchdog.keep_armed(until, SOON).unwrap_or_else(|why| panic!("{why}"));
+        (directory, device, watchdog, claim)
+    }
+
     #[test]
     fn it_runs_before_a_lock_is_taken_and_rests_when_nothing_is_left() {
         let directory = tempfile::tempdir().unwrap();
@@ -423,10 +431,7 @@ mod tests {
     /// Held locks are kept, also where there is no room for notes. The note is written in place.
     #[test]
     fn a_host_whose_locks_are_renewed_is_fed_for_where_the_note_cannot_be_written_anew() {
-        let directory = tempfile::tempdir().unwrap();
-        let device = FakeWatchdog::default();
-        let watchdog = start(&device, directory.path());
-        let claim = watchdog.keep_armed(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
+        let (directory, device, watchdog, claim) = armed(safe());
         watchdog.protect(Some(safe()));
         drop(claim);
         std::thread::sleep(Duration::from_millis(200));
@@ -445,10 +450,7 @@ mod tests {
     /// closes it, which feeds it once more.
     #[test]
     fn the_last_feed_closes_the_device_where_the_note_cannot_be_written_anew() {
-        let directory = tempfile::tempdir().unwrap();
-        let device = FakeWatchdog::default();
-        let watchdog = start(&device, directory.path());
-        let claim = watchdog.keep_armed(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
+        let (directory, device, watchdog, claim) = armed(safe());
         file::obstruct(&directory.path().join(FILE));
         let feeding = feeding();
         // The last feed is due within this time.
@@ -483,12 +485,9 @@ mod tests {
     /// The date in the note is about to pass, while the locks are safe.
     #[test]
     fn the_next_life_feeds_on_where_the_note_could_not_be_written_anew() {
-        let directory = tempfile::tempdir().unwrap();
-        let device = FakeWatchdog::default();
-        let first = start(&device, directory.path());
         let feeding = feeding();
         let soon = clock::now() + feeding.timeout + feeding.late + Duration::from_secs(4);
-        let claim = first.keep_armed(soon, SOON).unwrap_or_else(|why| panic!("{why}"));
+        let (directory, device, first, claim) = armed(soon);
         file::obstruct(&directory.path().join(FILE));
         first.protect(Some(safe()));
         drop(claim);
@@ -504,10 +503,7 @@ mod tests {
     /// Otherwise the next life would not know that the watchdog runs.
     #[test]
     fn what_cannot_be_noted_is_not_fed_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let device = FakeWatchdog::default();
-        let watchdog = start(&device, directory.path());
-        let claim = watchdog.keep_armed(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
+        let (directory, device, watchdog, claim) = armed(safe());
         file::obstruct(&directory.path().join(FILE));
         std::fs::remove_file(directory.path().join(FILE)).unwrap();
         let before = device.0.lock().len();

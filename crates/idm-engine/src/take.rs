@@ -77,12 +77,20 @@ impl Take {
 impl Replica {
     /// Begins to take the mutex.
     pub(crate) fn start_take(&mut self, mode: Mode, at: Instant) {
+        self.doubt_hold();
+        self.start_again(mode, at);
+    }
+
+    /// Begins to take the mutex once more for the same lock. What the drive confirmed for it
+    /// stands: it was asked nothing that could change that.
+    pub(crate) fn start_again(&mut self, mode: Mode, at: Instant) {
         self.begin_take(mode, Step::Try(mode), at);
     }
 
     /// Begins to take the mutex with a look first. It is not known whether a TRYLOCK alone gives a
     /// host the lock of its earlier life again; if it does, only an earlier look can show that.
     pub(crate) fn start_look_and_take(&mut self, mode: Mode, at: Instant) {
+        self.doubt_hold();
         self.begin_take(mode, Step::Look(Look::Holders), at);
     }
 
@@ -95,7 +103,6 @@ impl Replica {
     }
 
     fn begin_take(&mut self, mode: Mode, first: Step, at: Instant) {
-        self.doubt_hold();
         self.assign(Task::Take(Take::new(mode)));
         self.value = None;
         self.failures = 0;
@@ -119,6 +126,7 @@ impl Replica {
 
     /// Begins to look for a record of an earlier life of this host, to adopt it.
     pub(crate) fn start_adopt(&mut self, now: Instant) {
+        self.doubt_hold();
         self.begin_take(Mode::Shared, Step::Look(Look::Holders), now);
         if self.hold == Hold::None {
             // The earlier life may have it, until the drive is read.

@@ -296,17 +296,7 @@ fn a_change_does_not_keep_a_record_that_names_other_drives() {
 /// new mark, so it is to be taken anew, but its record shows the lock to hosts that count drive 0
 /// alone. The VG becomes that drive alone before it has answered the TRYLOCK.
 fn taken_anew_on_the_vgs_only_drive(mode: Mode) -> (Bench, Lock, Vec<Command>) {
-    let (mut bench, mut lock) = (Bench::new(3), lv_lock(1));
-    assert_eq!(take(&mut bench, &mut lock, mode, &[0], &[1, 2]), GRANTED);
-    let named = bench.all();
-    lock.spread(&named, bench.now);
-    let late = exchange_with(&mut bench, &mut lock, |command| match command.drive {
-        DriveRef(0) => Fate::Unheard,
-        _ => Fate::Answered,
-    });
-    let ready = is_ready(&mut lock).expect("two of three drives are ready");
-    assert!(lock.move_votes(&ready, bench.now));
-    lock.on_reply(late[0].token, Reply::Status(Status::Good), bench.now);
+    let (mut bench, mut lock) = moved_before_the_mark_was_confirmed(mode);
     let open = exchange_with(&mut bench, &mut lock, |_| Fate::Open);
     assert_eq!(open.iter().map(op).collect::<Vec<_>>(), [Some(MutexOp::Trylock)]);
     let named = bench.members(&[0]);

@@ -34,11 +34,7 @@ impl Lock {
                     replica.start_promote(at);
                 }
                 (Task::Keep, _) => replica.plan(Step::Refresh(Mode::Shared), now),
-                (Task::Take(_), hold) => {
-                    replica.start_take(to, at);
-                    // The drive was asked nothing yet: what it confirmed for this lock stands.
-                    replica.hold = hold;
-                }
+                (Task::Take(_), _) => replica.start_again(to, at),
                 _ => {}
             }
         }

@@ -101,11 +101,20 @@ impl Lock {
 
     /// Begins to take a drive that a held lock does not have.
     pub(super) fn retake(&mut self, at: usize, when: Instant) {
+        self.take_late(at, when, Replica::start_take);
+    }
+
+    /// The same for a drive that may go on to keep hosts out.
+    fn retake_silent(&mut self, at: usize, when: Instant) {
+        self.take_late(at, when, Replica::start_again);
+    }
+
+    fn take_late(&mut self, at: usize, when: Instant, start: fn(&mut Replica, Mode, Instant)) {
         let Phase::Held(Held { lapsed, .. }) = self.phase else { return };
         let mode = self.goal();
         if lapsed.is_none() || broken!(self.rules, RetakeOnlyWhileSafe) {
             let when = self.after_earlier(mode, when);
-            self.replicas[at].start_take(mode, when);
+            start(&mut self.replicas[at], mode, when);
             self.replicas[at].missed = true;
         } else {
             self.replicas[at].assign(Task::Idle);
@@ -252,11 +261,9 @@ impl Lock {
                 vote @ (Vote::Silent | Vote::Full | Vote::NotIdm | Vote::NotOurs) => {
                     // A holder that was met may have gone meanwhile.
                     replica.foreign = None;
-                    let hold = replica.hold;
-                    self.retake(at, now + renew);
-                    if vote == Vote::Silent {
-                        // What the drive confirmed for this lock stands, as where it is refreshed.
-                        self.replicas[at].hold = hold;
+                    match vote {
+                        Vote::Silent => self.retake_silent(at, now + renew),
+                        _ => self.retake(at, now + renew),
                     }
                 }
             }
