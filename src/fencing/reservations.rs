@@ -1155,4 +1155,93 @@ mod tests {
         assert_eq!(path.begun.load(Ordering::SeqCst), 2);
         assert!(reservations.is_leaving(), "the other order has not been carried out yet");
     }
+
+    /// A drive on which this host is registered, until another host removes it during a look at
+    /// the drive, after it has found this host's lock of the other group lapsed.
+    struct Removes {
+        keys: std::sync::Mutex<Vec<u64>>,
+        is_removed: std::sync::atomic::AtomicBool,
+        other: Arc<Owner>,
+    }
+
+    impl crate::transport::DrivePath for Removes {
+        fn execute(
+            &self,
+            _: &DriveCommand,
+            _: &Deadline,
+        ) -> Result<crate::transport::Answer, TransportError> {
+            Ok(Reply::Table(Arc::new([])).into())
+        }
+
+        fn reserve(
+            &self,
+            order: &ReserveOrder,
+            _: &Deadline,
+        ) -> Result<ReserveAnswer, TransportError> {
+            let mut keys = self.keys.lock().unwrap();
+            Ok(match *order {
+                ReserveOrder::Report => {
+                    let report = ReserveReport {
+                        keys: keys.clone(),
+                        reservation: Some(Some(idm_fencing::KIND)),
+                        is_able: true,
+                        by_path: false,
+                    };
+                    // The answer is on its way while the other drives of the group are awaited.
+                    // Meanwhile the lock of the other group gets into danger, its group is killed,
+                    // and another host removes this one and takes the lock.
+                    if !self.is_removed.swap(true, Ordering::SeqCst) {
+                        self.other.set_killed();
+                        keys.clear();
+                    }
+                    ReserveAnswer::Report(report)
+                }
+                ReserveOrder::Register { key, anew } if anew || keys.contains(&key) => {
+                    keys.retain(|it| *it != key);
+                    keys.push(key);
+                    ReserveAnswer::Done
+                }
+                ReserveOrder::Register { .. } => ReserveAnswer::Conflict,
+                _ => ReserveAnswer::Done,
+            })
+        }
+    }
+
+    /// A volume group is started on a drive of another one, which is in use and healthy when the
+    /// start begins. The start registers for as long as the slowest drive needs.
+    #[test]
+    fn a_start_does_not_register_again_where_a_group_in_use_is_lost_meanwhile() {
+        let timing = Timing::for_lease(Duration::from_secs(60));
+        let (me, limits) = (HostId::new([1; 16], "host1"), Limits::new(&timing));
+        let topology = Topology::new([("/dev/d0".to_owned(), "/nowhere".into())].into());
+        let other = Arc::new(Owner::new("volume group vg1".into(), None));
+        let path = Arc::new(Removes {
+            keys: std::sync::Mutex::new(vec![Key::of(&me).number()]),
+            is_removed: false.into(),
+            other: other.clone(),
+        });
+        let it = path.clone();
+        let connect = move |_: &str, _: &_| -> Arc<dyn crate::transport::DrivePath> { it.clone() };
+        let drives = Arc::new(Drives::new(topology, Box::new(connect), limits));
+        let drive = drives.members(&["/dev/d0".to_owned()]).members[0].drive;
+        let identity = drives.identity(drive);
+        let never = Instant::default();
+        let reservations = Reservations::start(me, timing, limits, drives, never).unwrap();
+        let [vg0, vg1] = [2, 3].map(|it| ResourceId::from_bytes([it; 64]));
+        reservations.connect(Link {
+            fail: Box::new(|_, _| {}),
+            safe_until: Box::new(|_| None),
+            note_leaving: Box::new(|| true),
+            active: Box::new(move || {
+                Ok(vec![InUse { vg: vg1, drives: Some(vec![identity.clone()]) }])
+            }),
+        });
+        let started = Group::new(other, vec![drive], Vec::new(), vec![drive]);
+        reservations.groups.lock().insert(vg1, started);
+        let owner = Arc::new(Owner::new("volume group vg0".into(), None));
+        let enrolled = reservations.enrol(vg0, &owner, &[drive], false);
+        let keys = path.keys.lock().unwrap().clone();
+        assert!(path.is_removed.load(Ordering::SeqCst));
+        assert!(keys.is_empty(), "the lost LV writes again beside its new holder: {enrolled:?}");
+    }
 }

@@ -466,3 +466,67 @@ fn a_trylock_says_that_a_late_refresh_undoes_it_where_no_unlock_came_between() {
     assert_one_holder(&bench, &next, &c);
     assert!(noted);
 }
+
+/// A drive has confirmed an exclusive record with the mark of other drives, and nothing else since.
+/// The lock becomes shared; a TRYLOCK as shared, whose answer is lost, leaves a shared record there
+/// (the drive was reset, or lets a holder whose lease is over lock again). Another host that counts
+/// other drives shares the lock because of it. Then the lock must not become exclusive.
+fn is_exclusive_beside_a_sharer(profile: Profile, reset: bool) -> bool {
+    let mut bench = Bench::with(5, profile);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[2], &[]), GRANTED);
+    bench.paths[2] = Path::Cut;
+    bench.run(&mut a, RELEASE);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[3, 4]), GRANTED);
+    bench.pass(&mut a, SECOND * 5);
+    // The REFRESH that is to mark the record is answered, and nothing afterwards.
+    let mut confirmed = false;
+    pass_with(&mut bench, &mut a, LEASE / 2, |command| match (command.drive.0, op(command)) {
+        (2, Some(MutexOp::Refresh)) if !confirmed => {
+            confirmed = true;
+            Fate::Answered
+        }
+        (2, _) if confirmed => unreachable(),
+        _ => Fate::Answered,
+    });
+    assert!(confirmed);
+    if reset {
+        bench.drives[2].reset();
+    } else {
+        pass_with(&mut bench, &mut a, LEASE * 2, to(2, unreachable));
+    }
+    a.request(convert(S), bench.now).expect("held");
+    let mut trylock = false;
+    pass_with(&mut bench, &mut a, SECOND / 100, |command| match (command.drive.0, op(command)) {
+        (2, Some(MutexOp::Trylock)) if !trylock => {
+            trylock = true;
+            Fate::Despite(Status::Uncertain)
+        }
+        (2, _) => unreachable(),
+        _ => Fate::Answered,
+    });
+    assert!(trylock);
+    assert_eq!(done(&mut a), Some(Outcome::Converted { complete: true }));
+    pass_with(&mut bench, &mut a, SECOND, to(2, unreachable));
+    // Drives 0, 2 and 4 answer the other host.
+    let mut b = lv_lock(2);
+    bench.paths = vec![Path::Up, Path::Cut, Path::Up, Path::Cut, Path::Up];
+    let outcome = take(&mut bench, &mut b, S, &[2, 3, 4], &[0, 1]);
+    assert_eq!(outcome, GRANTED, "it shares");
+    // Drives 0, 1 and 3 answer the first one.
+    bench.paths = vec![Path::Up, Path::Up, Path::Cut, Path::Up, Path::Cut];
+    let changed = bench.run(&mut a, convert(X));
+    eprintln!("reset {reset}: {changed:?}, on {:?}", a.held_on().collect::<Vec<_>>());
+    a.mode() == Some(X) && believes(&bench, &a) && believes(&bench, &b)
+}
+
+#[test]
+fn a_lost_trylock_as_shared_stands_in_the_way_though_the_drive_was_exclusive_once() {
+    let relock = Profile { expired_holder_may_relock: true, ..Profile::current() };
+    assert!(!is_exclusive_beside_a_sharer(relock, false), "locked again");
+}
+
+#[test]
+fn so_it_does_though_the_drive_was_reset() {
+    assert!(!is_exclusive_beside_a_sharer(Profile::current(), true), "reset");
+}
