@@ -75,9 +75,10 @@ impl Step {
         matches!(self, Step::Try(Mode::Shared) | Step::Break(Mode::Shared))
     }
 
-    /// Whether it changes an exclusive lock of this host to shared.
+    /// Whether it may leave a shared record where the drive was known to have an exclusive one of
+    /// this host. It may have lost that one meanwhile.
     pub(crate) fn demotes(self) -> bool {
-        matches!(self, Step::Refresh(Mode::Shared) | Step::Break(Mode::Shared))
+        matches!(self, Step::Refresh(Mode::Shared)) || self.shares()
     }
 }
 
@@ -541,7 +542,13 @@ impl Replica {
         };
         match step {
             Step::Try(_) | Step::Break(_) if unknown => {
-                self.hold = maybe;
+                self.hold = match maybe {
+                    // The drive may have lost that record, and have a shared one.
+                    Hold::Held { mode: Mode::Exclusive, .. } if step.shares() => {
+                        Hold::Maybe { latest: late }
+                    }
+                    maybe => maybe,
+                };
                 self.stray_until = self.stray_until.max(late);
                 if let Step::Break(mode) = step {
                     self.may_change(mode, late);

@@ -7,7 +7,7 @@ use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
 use idm_engine::{Command, Instant, Lock, Outcome, Timing, Undoes};
-use idm_protocol::{DriveCommand, MutexOp, Status};
+use idm_protocol::{DriveCommand, Mode, MutexOp, Status};
 
 /// The time for which a lost command may still arrive.
 fn linger() -> Duration {
@@ -467,19 +467,16 @@ fn a_trylock_says_that_a_late_refresh_undoes_it_where_no_unlock_came_between() {
     assert!(noted);
 }
 
-/// A drive has confirmed an exclusive record with the mark of other drives, and nothing else since.
-/// The lock becomes shared; a TRYLOCK as shared, whose answer is lost, leaves a shared record there
-/// (the drive was reset, or lets a holder whose lease is over lock again). Another host that counts
-/// other drives shares the lock because of it. Then the lock must not become exclusive.
-fn is_exclusive_beside_a_sharer(profile: Profile, reset: bool) -> bool {
+/// A lock on drives 0 to 2. Drive 2 has confirmed its record, which has the mark of other drives,
+/// and has not answered since.
+fn silent_after_a_confirmation(mode: Mode, profile: Profile) -> (Bench, Lock) {
     let mut bench = Bench::with(5, profile);
     let mut a = lv_lock(1);
-    assert_eq!(take(&mut bench, &mut a, X, &[2], &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut a, mode, &[2], &[]), GRANTED);
     bench.paths[2] = Path::Cut;
     bench.run(&mut a, RELEASE);
-    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[3, 4]), GRANTED);
+    assert_eq!(take(&mut bench, &mut a, mode, &[0, 1, 2], &[3, 4]), GRANTED);
     bench.pass(&mut a, SECOND * 5);
-    // The REFRESH that is to mark the record is answered, and nothing afterwards.
     let mut confirmed = false;
     pass_with(&mut bench, &mut a, LEASE / 2, |command| match (command.drive.0, op(command)) {
         (2, Some(MutexOp::Refresh)) if !confirmed => {
@@ -490,43 +487,75 @@ fn is_exclusive_beside_a_sharer(profile: Profile, reset: bool) -> bool {
         _ => Fate::Answered,
     });
     assert!(confirmed);
-    if reset {
-        bench.drives[2].reset();
-    } else {
-        pass_with(&mut bench, &mut a, LEASE * 2, to(2, unreachable));
-    }
-    a.request(convert(S), bench.now).expect("held");
+    (bench, a)
+}
+
+/// Drive 2 carries out one TRYLOCK within this time, with this fate, and answers nothing else.
+fn lose_a_trylock(bench: &mut Bench, lock: &mut Lock, time: Duration, fate: Fate) {
     let mut trylock = false;
-    pass_with(&mut bench, &mut a, SECOND / 100, |command| match (command.drive.0, op(command)) {
+    pass_with(bench, lock, time, |command| match (command.drive.0, op(command)) {
         (2, Some(MutexOp::Trylock)) if !trylock => {
             trylock = true;
-            Fate::Despite(Status::Uncertain)
+            fate
         }
         (2, _) => unreachable(),
         _ => Fate::Answered,
     });
     assert!(trylock);
+}
+
+/// Firmware that lets a holder whose lease is over lock again.
+fn relocking() -> Profile {
+    Profile { expired_holder_may_relock: true, ..Profile::current() }
+}
+
+/// The lock becomes shared, and a TRYLOCK that is lost leaves a shared record on drive 2. Another
+/// host that counts other drives shares the lock because of it. Returns whether the lock becomes
+/// exclusive beside that.
+fn is_exclusive_beside_a_sharer((mut bench, mut a): (Bench, Lock), fate: Fate) -> bool {
+    a.request(convert(S), bench.now).expect("held");
+    lose_a_trylock(&mut bench, &mut a, SECOND / 100, fate);
     assert_eq!(done(&mut a), Some(Outcome::Converted { complete: true }));
     pass_with(&mut bench, &mut a, SECOND, to(2, unreachable));
     // Drives 0, 2 and 4 answer the other host.
     let mut b = lv_lock(2);
     bench.paths = vec![Path::Up, Path::Cut, Path::Up, Path::Cut, Path::Up];
-    let outcome = take(&mut bench, &mut b, S, &[2, 3, 4], &[0, 1]);
-    assert_eq!(outcome, GRANTED, "it shares");
+    assert_eq!(take(&mut bench, &mut b, S, &[2, 3, 4], &[0, 1]), GRANTED, "it shares");
     // Drives 0, 1 and 3 answer the first one.
     bench.paths = vec![Path::Up, Path::Up, Path::Cut, Path::Up, Path::Cut];
-    let changed = bench.run(&mut a, convert(X));
-    eprintln!("reset {reset}: {changed:?}, on {:?}", a.held_on().collect::<Vec<_>>());
+    bench.run(&mut a, convert(X));
     a.mode() == Some(X) && believes(&bench, &a) && believes(&bench, &b)
 }
 
 #[test]
-fn a_lost_trylock_as_shared_stands_in_the_way_though_the_drive_was_exclusive_once() {
-    let relock = Profile { expired_holder_may_relock: true, ..Profile::current() };
-    assert!(!is_exclusive_beside_a_sharer(relock, false), "locked again");
+fn a_lost_trylock_stands_in_the_way_on_a_drive_that_was_exclusive() {
+    for fate in [Fate::Despite(Status::Uncertain), Fate::Despite(Status::Failed), Fate::Unheard] {
+        let (mut bench, mut a) = silent_after_a_confirmation(X, relocking());
+        pass_with(&mut bench, &mut a, LEASE * 2, to(2, unreachable));
+        assert!(!is_exclusive_beside_a_sharer((bench, a), fate), "its lease is over");
+        let (mut bench, a) = silent_after_a_confirmation(X, Profile::current());
+        bench.drives[2].reset();
+        assert!(!is_exclusive_beside_a_sharer((bench, a), fate), "reset");
+    }
 }
 
+/// A look shows the record, and not when its lease began.
 #[test]
-fn so_it_does_though_the_drive_was_reset() {
-    assert!(!is_exclusive_beside_a_sharer(Profile::current(), true), "reset");
+fn a_lost_trylock_stands_in_the_way_on_a_drive_that_shows_its_record() {
+    let (mut bench, mut a) = silent_after_a_confirmation(S, relocking());
+    pass_with(&mut bench, &mut a, LEASE * 2, to(2, unreachable));
+    lose_a_trylock(&mut bench, &mut a, LEASE / 2, Fate::Despite(Status::Uncertain));
+    let mut looked = false;
+    pass_with(&mut bench, &mut a, LEASE / 2, |command| match (command.drive.0, op(command)) {
+        (2, Some(MutexOp::Trylock)) if !looked => Fate::Instead(Status::Conflict),
+        (2, None) if !looked => {
+            looked = true;
+            Fate::Answered
+        }
+        (2, _) => unreachable(),
+        _ => Fate::Answered,
+    });
+    assert!(looked);
+    bench.paths[2] = Path::Cut;
+    assert_ne!(bench.run(&mut a, convert(X)), Outcome::Converted { complete: true });
 }
