@@ -347,7 +347,8 @@ impl Reservations {
     ) -> Result<(), String> {
         let doubtful = self.doubtful(group, &drives);
         let mut enrolment = Enrolment::new(self.me, group, &drives, is_in_use).beside(&doubtful);
-        let Enrolled { registered, absent, obstacles } = self.run(&mut enrolment, |_| true);
+        let may = |action| self.may_register(action, group, &drives, &doubtful);
+        let Enrolled { registered, absent, obstacles } = self.run(&mut enrolment, may);
         let needed = acquire_quorum(drives.len());
         let missing = absent.iter().map(|&drive| Obstacle::Silent(drive));
         let why = match (obstacles.is_empty(), registered.len() >= needed) {
@@ -423,7 +424,10 @@ impl Reservations {
         drop(departures);
         let doubtful = self.doubtful(group, &drives);
         let mut enrolment = Enrolment::new(self.me, group, &drives, false).beside(&doubtful);
-        let enrolled = self.run(&mut enrolment, |action| self.may_enrol(group, action));
+        let may = |action| {
+            self.may_enrol(group, action) && self.may_register(action, group, &drives, &doubtful)
+        };
+        let enrolled = self.run(&mut enrolment, may);
         let mut obstacles = enrolled.obstacles.clone();
         self.add(group, enrolled);
         self.departures.lock().enrolled(group, &drives);
@@ -432,19 +436,18 @@ impl Reservations {
     }
 
     /// The drives on which logical volumes of other groups are active that this host has not
-    /// started, or must not use any more. Another host may have taken their locks, and removed this
-    /// one from these drives.
+    /// started, or may lose before an order arrives that is given now. Another host may take their
+    /// locks, and remove this one from these drives.
     fn doubtful(&self, group: ResourceId, drives: &[DriveRef]) -> Vec<DriveRef> {
         let Some(link) = self.link.get() else { return Vec::new() };
         let active = (link.active)().unwrap_or_else(|error| {
             log::warn!("what is active cannot be told: {error}; all drives count as in use");
             vec![InUse { vg: ResourceId::GLOBAL, drives: None }]
         });
-        let groups = self.groups.lock();
-        let is_used = |vg: &ResourceId| groups.get(vg).is_some_and(|it| !it.owner.is_killed());
-        let is_doubtful = |it: &&InUse| it.vg != group && !is_used(&it.vg);
-        let others: Vec<&InUse> = active.iter().filter(is_doubtful).collect();
-        drop(groups);
+        let vgs: HashSet<ResourceId> = active.iter().map(|it| it.vg).collect();
+        let kept: HashSet<ResourceId> =
+            vgs.into_iter().filter(|&vg| vg == group || self.keeps(vg)).collect();
+        let others: Vec<&InUse> = active.iter().filter(|it| !kept.contains(&it.vg)).collect();
         let is_below = |drive: &&DriveRef| {
             let identity = self.drives.identity(**drive);
             let below = |it: &&InUse| it.drives.as_ref().is_none_or(|it| it.contains(&identity));
@@ -606,12 +609,26 @@ impl Reservations {
         }
     }
 
-    /// Whether a started group may be registered on another drive now: no host can believe that
-    /// this one is dead before the command has arrived.
+    /// Whether a host may be registered now where it was not, although logical volumes of other
+    /// groups are active: no drive has become doubtful since it was looked at.
+    fn may_register(
+        &self,
+        action: Action,
+        group: ResourceId,
+        drives: &[DriveRef],
+        doubtful: &[DriveRef],
+    ) -> bool {
+        action != Action::Register { anew: true } || self.doubtful(group, drives) == doubtful
+    }
+
+    /// Whether a started group may be registered on another drive now.
     fn may_enrol(&self, group: ResourceId, action: Action) -> bool {
-        if !matches!(action, Action::Register { .. }) {
-            return true;
-        }
+        !matches!(action, Action::Register { .. }) || self.keeps(group)
+    }
+
+    /// Whether a group is started, and no host can believe that this one is dead before a command
+    /// that is sent now has arrived.
+    fn keeps(&self, group: ResourceId) -> bool {
         let Some((owner, ..)) = self.parts(group) else { return false };
         let until = self.link.get().and_then(|link| (link.safe_until)(membership_of(&group)));
         let arrives = clock::now() + 2 * self.timing.linger;
@@ -1207,41 +1224,83 @@ mod tests {
         }
     }
 
+    const VG0: ResourceId = ResourceId::from_bytes([2; 64]);
+    const VG1: ResourceId = ResourceId::from_bytes([3; 64]);
+
+    /// A host that has started VG1, with an active LV on a drive.
+    struct Beside {
+        reservations: Arc<Reservations>,
+        drive: DriveRef,
+        path: Arc<Removes>,
+        other: Arc<Owner>,
+        /// The time for which VG1's locks are safe.
+        safe: Arc<std::sync::Mutex<Duration>>,
+    }
+
+    impl Beside {
+        /// `told`: whether the active LVs can be told.
+        fn new(told: Result<(), ()>) -> Beside {
+            let timing = Timing::for_lease(Duration::from_secs(60));
+            let (me, limits) = (HostId::new([1; 16], "host1"), Limits::new(&timing));
+            let topology = Topology::new([("/dev/d0".to_owned(), "/nowhere".into())].into());
+            let other = Arc::new(Owner::new("volume group vg1".into(), None));
+            let path = Arc::new(Removes {
+                keys: std::sync::Mutex::new(vec![Key::of(&me).number()]),
+                is_removed: false.into(),
+                other: other.clone(),
+            });
+            let it = path.clone();
+            let connect =
+                move |_: &str, _: &_| -> Arc<dyn crate::transport::DrivePath> { it.clone() };
+            let drives = Arc::new(Drives::new(topology, Box::new(connect), limits));
+            let drive = drives.members(&["/dev/d0".to_owned()]).members[0].drive;
+            let identity = drives.identity(drive);
+            let never = Instant::default();
+            let reservations = Reservations::start(me, timing, limits, drives, never).unwrap();
+            let safe = Arc::new(std::sync::Mutex::new(timing.lease));
+            let date = safe.clone();
+            reservations.connect(Link {
+                fail: Box::new(|_, _| {}),
+                safe_until: Box::new(move |_| Some(clock::now() + *date.lock().unwrap())),
+                note_leaving: Box::new(|| true),
+                active: Box::new(move || {
+                    told.map_err(|()| io::Error::other("no sysfs"))?;
+                    Ok(vec![InUse { vg: VG1, drives: Some(vec![identity.clone()]) }])
+                }),
+            });
+            let started = Group::new(other.clone(), vec![drive], Vec::new(), vec![drive]);
+            reservations.groups.lock().insert(VG1, started);
+            Beside { reservations, drive, path, other, safe }
+        }
+
+        fn is_doubtful(&self) -> bool {
+            self.reservations.doubtful(VG0, &[self.drive]) == [self.drive]
+        }
+    }
+
+    /// A host that was removed from a drive must not register there again for another group.
+    #[test]
+    fn a_drive_is_doubtful_where_a_group_in_use_is_lost_or_may_be_soon() {
+        let bench = Beside::new(Ok(()));
+        assert!(!bench.is_doubtful());
+        assert_eq!(bench.reservations.doubtful(VG1, &[bench.drive]), [], "the group itself");
+        *bench.safe.lock().unwrap() = Timing::for_lease(Duration::from_secs(60)).linger;
+        assert!(bench.is_doubtful(), "it may be lost before an order arrives");
+        *bench.safe.lock().unwrap() = Duration::from_secs(60);
+        bench.other.set_killed();
+        assert!(bench.is_doubtful(), "killed");
+        assert!(Beside::new(Err(())).is_doubtful(), "what is active cannot be told");
+    }
+
     /// A volume group is started on a drive of another one, which is in use and healthy when the
     /// start begins. The start registers for as long as the slowest drive needs.
     #[test]
     fn a_start_does_not_register_again_where_a_group_in_use_is_lost_meanwhile() {
-        let timing = Timing::for_lease(Duration::from_secs(60));
-        let (me, limits) = (HostId::new([1; 16], "host1"), Limits::new(&timing));
-        let topology = Topology::new([("/dev/d0".to_owned(), "/nowhere".into())].into());
-        let other = Arc::new(Owner::new("volume group vg1".into(), None));
-        let path = Arc::new(Removes {
-            keys: std::sync::Mutex::new(vec![Key::of(&me).number()]),
-            is_removed: false.into(),
-            other: other.clone(),
-        });
-        let it = path.clone();
-        let connect = move |_: &str, _: &_| -> Arc<dyn crate::transport::DrivePath> { it.clone() };
-        let drives = Arc::new(Drives::new(topology, Box::new(connect), limits));
-        let drive = drives.members(&["/dev/d0".to_owned()]).members[0].drive;
-        let identity = drives.identity(drive);
-        let never = Instant::default();
-        let reservations = Reservations::start(me, timing, limits, drives, never).unwrap();
-        let [vg0, vg1] = [2, 3].map(|it| ResourceId::from_bytes([it; 64]));
-        reservations.connect(Link {
-            fail: Box::new(|_, _| {}),
-            safe_until: Box::new(|_| None),
-            note_leaving: Box::new(|| true),
-            active: Box::new(move || {
-                Ok(vec![InUse { vg: vg1, drives: Some(vec![identity.clone()]) }])
-            }),
-        });
-        let started = Group::new(other, vec![drive], Vec::new(), vec![drive]);
-        reservations.groups.lock().insert(vg1, started);
+        let bench = Beside::new(Ok(()));
         let owner = Arc::new(Owner::new("volume group vg0".into(), None));
-        let enrolled = reservations.enrol(vg0, &owner, &[drive], false);
-        let keys = path.keys.lock().unwrap().clone();
-        assert!(path.is_removed.load(Ordering::SeqCst));
+        let enrolled = bench.reservations.enrol(VG0, &owner, &[bench.drive], false);
+        let keys = bench.path.keys.lock().unwrap().clone();
+        assert!(bench.path.is_removed.load(Ordering::SeqCst));
         assert!(keys.is_empty(), "the lost LV writes again beside its new holder: {enrolled:?}");
     }
 }

@@ -30,7 +30,7 @@ pub struct Enrolment {
     group: ResourceId,
     /// Whether devices of the group are in use on this host.
     is_in_use: bool,
-    /// Drives on which devices of other groups are active that this host has not started.
+    /// Drives on which devices of other groups are active whose locks this host may have lost.
     doubtful: Vec<DriveRef>,
     orders: Orders,
     drives: Vec<(DriveRef, State)>,
@@ -69,9 +69,8 @@ impl Enrolment {
         enrolment
     }
 
-    /// The same, where on these drives devices of other groups are active that this host has not
-    /// started. It may have lost their locks, so that it registers there only where it is
-    /// registered already.
+    /// The same, where on these drives devices of other groups are active whose locks this host may
+    /// have lost. It registers there only where it is registered already.
     pub fn beside(mut self, doubtful: &[DriveRef]) -> Enrolment {
         self.doubtful = doubtful.to_vec();
         self

@@ -106,8 +106,8 @@ pub enum Obstacle {
     Stays(Key, DriveRef),
     /// This host was removed from the drive while it had something in use there.
     Removed(DriveRef),
-    /// This host is not registered on the drive, and devices of another group, which it has not
-    /// started, are active there. It may have lost their locks.
+    /// This host is not registered on the drive, and devices of another group are active there. It
+    /// may have lost their locks.
     OthersInUse(DriveRef),
     /// An order of this host to remove its registration may still reach the drive.
     Leaving(DriveRef),
@@ -167,9 +167,9 @@ impl fmt::Display for Obstacle {
             }
             Obstacle::Removed(_) => f.write_str("this host was removed from it by another one"),
             Obstacle::OthersInUse(_) => f.write_str(
-                "this host is not registered there, and logical volumes of another volume group, \
-                 which is not started, are active on it: another host may have taken their locks. \
-                 Deactivate them, and repeat the command",
+                "this host is not registered there, and logical volumes of another volume group \
+                 are active on it, whose locks another host may have taken. Deactivate them, or \
+                 start that volume group, and repeat the command",
             ),
             Obstacle::Leaving(_) => f.write_str(
                 "an order of this host to remove its registration, from the stop of a volume \
