@@ -483,6 +483,11 @@ fn give_up_unanswered(world: &World, drives: &[&str]) {
         world.control(&format!("lose-reply {name} 1"));
     }
     world.give_up();
+    // A drive that loses its power before it has answered would be barred as well.
+    let answers = |name: &&String| !drives.contains(&name.as_str());
+    let has_any = || world.names.iter().filter(answers).any(has);
+    eventually("the lock on none that answers", || !has_any());
+    thread::sleep(Duration::from_millis(200));
 }
 
 /// A request that is refused because these drives are barred. One whose follow-up to the UNLOCK is
