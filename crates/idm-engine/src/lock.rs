@@ -22,7 +22,7 @@ use crate::api::{
     Command, DriveRef, Event, Fingerprint, Instant, LockConfig, Member, Outcome, Request,
     RequestError, Token,
 };
-use crate::replica::{Flight, Hold, Replica, Role, Step, Task};
+use crate::replica::{Flight, Hold, Replica, Role, Step, Task, Vote};
 use crate::rng::Rng;
 use crate::rules::Rules;
 use crate::stamp::Stamp;
@@ -349,6 +349,11 @@ impl Lock {
         let stands = self.stands();
         let ready = |s: &Replica| self.ready_at(s, stands).is_some_and(|at| at <= now);
         let at = self.replicas.iter().position(ready)?;
+        if self.needs_what_it_undoes(at, now) {
+            self.replicas[at].close(Vote::Silent);
+            self.conclude(now);
+            return self.next_command(now);
+        }
         let step = self.replicas[at].plan.take()?.step;
         let command = self.encode(step, &self.replicas[at]);
         let mark = self.stamp_for(step, &self.replicas[at]).mark();
