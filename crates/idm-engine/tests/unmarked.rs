@@ -5,7 +5,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::{Drive, Profile};
-use idm_engine::{Lock, Outcome};
+use idm_engine::{Lock, Outcome, Timing};
 use idm_protocol::{MutexOp, Reply, State, Status};
 
 /// Each drive gets its command before the answers to the last ones come, so that all drives that
@@ -345,43 +345,95 @@ fn a_drive_that_is_not_to_vote_may_name_those_that_vote() {
     assert!(!said(&bench, 3).contains(&"unlock"), "{:?}", said(&bench, 3));
 }
 
-/// The lock is moved from three drives to all five of the VG. No REFRESH marks the records on
-/// drives 3 and 4, which are taken anew. At some moment the VG gets its former three drives back.
+/// The lock is moved from three drives to all five of the VG, of which drive 1 alone stores the
+/// mark of a REFRESH: drives 3 and 4 are taken anew. After some steps the VG gets its former three
+/// drives back, and these vote in the end. With `answers`, drive 3 answers always; otherwise it
+/// answers nothing for three leases after its UNLOCK.
+fn gets_its_former_drives_back(steps: u32, answers: bool) {
+    let mut bench = Bench::with(5, forgetful());
+    bench.drives[1] = Drive::new(Profile::current());
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[1, 3, 4], &[0, 2]), GRANTED);
+    a.spread(&bench.all(), bench.now);
+    let step = |bench: &mut Bench, a: &mut Lock| {
+        let mut unlocked = false;
+        for command in all_at_once(bench, a) {
+            let reply = match bench.paths[command.drive.0 as usize] {
+                Path::Up => bench.perform(&command),
+                _ => Reply::Status(Status::Unreachable),
+            };
+            a.on_reply(command.token, reply, bench.now);
+            unlocked |= command.drive.0 == 3 && op(&command) == Some(MutexOp::Unlock);
+        }
+        let ready = is_ready(a);
+        let moved = ready.is_some_and(|ready| a.move_votes(&ready, bench.now));
+        bench.now = bench.now + SECOND / 10;
+        a.on_timer(bench.now);
+        assert!(believes(bench, a), "after {steps} steps: {:?}", events(a));
+        (unlocked, moved)
+    };
+    for _ in 0..steps {
+        step(&mut bench, &mut a);
+    }
+    a.spread(&bench.members(&[1, 3, 4]), bench.now);
+    let mut moved = !a.is_moving();
+    let mut back = None;
+    let end = bench.now + LEASE * 6;
+    while bench.now < end {
+        let (unlocked, moves) = step(&mut bench, &mut a);
+        moved |= moves;
+        if unlocked && !answers && back.is_none() {
+            bench.paths[3] = Path::Cut;
+            back = Some(bench.now + LEASE * 3);
+        }
+        if back.is_some_and(|at| bench.now >= at) {
+            bench.paths[3] = Path::Up;
+        }
+    }
+    assert!(moved, "after {steps} steps");
+    assert_eq!(on(&a), [1, 3, 4]);
+}
+
 /// The drives that leave still vote, but a host that counts the VG's drives need not meet the lock
 /// there, so that drives 3 and 4 are not both given back.
 #[test]
 fn a_vg_that_gets_its_former_drives_back_meanwhile_costs_no_lock() {
-    for steps in 0..60 {
-        let mut bench = Bench::with(5, forgetful());
-        bench.drives[1] = Drive::new(Profile::current());
-        let mut a = lv_lock(1);
-        assert_eq!(take(&mut bench, &mut a, X, &[1, 3, 4], &[0, 2]), GRANTED);
-        a.spread(&bench.all(), bench.now);
-        for _ in 0..steps {
-            if let Some(ready) = is_ready(&mut a) {
-                assert!(a.move_votes(&ready, bench.now));
-            }
-            for command in all_at_once(&bench, &mut a) {
-                let reply = bench.perform(&command);
-                a.on_reply(command.token, reply, bench.now);
-            }
-            bench.now = bench.now + SECOND / 10;
-            a.on_timer(bench.now);
-        }
-        a.spread(&bench.members(&[1, 3, 4]), bench.now);
-        let end = bench.now + LEASE * 4;
-        let mut moved = false;
-        while bench.now < end {
-            for command in all_at_once(&bench, &mut a) {
-                let reply = bench.perform(&command);
-                a.on_reply(command.token, reply, bench.now);
-            }
-            moved |= is_ready(&mut a).is_some_and(|ready| a.move_votes(&ready, bench.now));
-            bench.now = bench.now + SECOND / 10;
-            a.on_timer(bench.now);
-            assert!(believes(&bench, &a), "after {steps} steps: {:?}", events(&mut a));
-        }
-        assert!(moved || !a.is_moving(), "after {steps} steps");
-        assert_eq!(on(&a), [1, 3, 4]);
+    (0..60).for_each(|steps| gets_its_former_drives_back(steps, true));
+}
+
+#[test]
+fn a_record_that_cannot_be_given_back_yet_is_refreshed() {
+    (0..60).for_each(|steps| gets_its_former_drives_back(steps, false));
+}
+
+/// Drive 0 does not store the mark of a REFRESH, and is not reached when the lock is given back
+/// there. Votes have moved to drives 1 to 3 before the VG gets its former drives back. Drive 1
+/// is dead, and its lease ends when drive 0 is about to be given back.
+#[test]
+fn a_record_is_not_given_back_at_the_moment_when_another_lease_ends() {
+    let mut bench = Bench::new(4);
+    bench.drives[0] = Drive::new(forgetful());
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    let timing = Timing::for_lease(LEASE);
+    let end = bench.now + timing.lease - timing.drift;
+    bench.paths[0] = Path::Cut;
+    move_to(&mut bench, &mut a, &[1, 2, 3]);
+    bench.paths[1] = Path::Cut;
+    bench.pass(&mut a, LEASE - SECOND * 6);
+    bench.paths[0] = Path::Up;
+    a.spread(&bench.members(&[0, 1, 2]), bench.now);
+    bench.log.clear();
+    while said(&bench, 0) != ["trylock", "read", "refresh", "read"] {
+        let command = a.next_command(bench.now).expect("drive 0 is being taken");
+        bench.log.push((command.drive.0 as usize, name_of(&command.command)));
+        let reply = match command.drive.0 {
+            1 => Reply::Status(Status::Unreachable),
+            _ => bench.perform(&command),
+        };
+        a.on_reply(command.token, reply, bench.now);
     }
+    bench.now = end;
+    bench.exchange(&mut a);
+    assert!(believes(&bench, &a), "{:?}", events(&mut a));
 }

@@ -28,7 +28,7 @@
 
 use super::{Held, Lock, MAX_DRIVES, Moving, NO_SET, Phase, Target, Unseen};
 use crate::api::{DriveRef, Event, Fingerprint, Instant, Member, Timing};
-use crate::replica::{Hold, Replica, Role, Step, Task};
+use crate::replica::{Hold, Plan, Replica, Role, Step, Task};
 use crate::rules::broken;
 use crate::stamp::{Mark, Stamp};
 use alloc::vec::Vec;
@@ -321,22 +321,20 @@ impl Lock {
         bound.is_some_and(|end| end > now + 2 * linger + patience)
     }
 
-    /// Whether the planned command is the UNLOCK of a record that is to be written anew, on which a
-    /// held lock depends. The VG's drives may have been named since that was planned.
+    /// Whether the planned command is the UNLOCK of a record that is to be written anew, without
+    /// which the lock is not held. The VG's drives may have been named since that was planned.
     pub(super) fn needs_what_it_undoes(&mut self, at: usize, now: Instant) -> bool {
         let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else { return false };
-        let replica = &self.replicas[at];
-        let unlocks = replica.plan.is_some_and(|plan| matches!(plan.step, Step::Unlock(_)));
-        if !unlocks || !replica.is_enlarging() {
+        let replica = &mut self.replicas[at];
+        let (Task::Take(_), Some(Plan { step: Step::Unlock(_), .. })) =
+            (&replica.task, replica.plan)
+        else {
             return false;
-        }
-        let bound = self.bound(mode);
-        let hold = core::mem::replace(&mut self.replicas[at].hold, Hold::None);
+        };
+        let hold = core::mem::replace(&mut replica.hold, Hold::None);
         let without = self.bound(mode);
         self.replicas[at].hold = hold;
-        // A drive that answers takes much less. To wait until a lost UNLOCK costs nothing might be
-        // to wait forever, while other drives are dead.
-        without < bound && without <= Some(now + self.config.timing.patience / 4)
+        without <= Some(now)
     }
 
     /// The set that a record of this host may name on a drive that is being taken. On one that is
