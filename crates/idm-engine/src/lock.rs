@@ -22,7 +22,7 @@ use crate::api::{
     Command, DriveRef, Event, Fingerprint, Instant, LockConfig, Member, Outcome, Request,
     RequestError, Token,
 };
-use crate::replica::{Flight, Hold, Replica, Role, Step, Task, Vote};
+use crate::replica::{Flight, Hold, Replica, Role, Step, Task};
 use crate::rng::Rng;
 use crate::rules::Rules;
 use crate::stamp::Stamp;
@@ -163,8 +163,9 @@ impl Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Target {
     set: Fingerprint,
-    /// The moment until which the lock may be missing there.
+    /// The moment until which the lock may be missing there, and the moment when it got that time.
     spared_until: Instant,
+    spared_at: Instant,
 }
 
 /// The limit of a lock that hosts with some list of drives did not meet.
@@ -349,9 +350,7 @@ impl Lock {
         let stands = self.stands();
         let ready = |s: &Replica| self.ready_at(s, stands).is_some_and(|at| at <= now);
         let at = self.replicas.iter().position(ready)?;
-        if self.needs_what_it_undoes(at, now) {
-            self.replicas[at].close(Vote::Silent);
-            self.conclude(now);
+        if self.keeps_unmarked(at, now) {
             return self.next_command(now);
         }
         let step = self.replicas[at].plan.take()?.step;

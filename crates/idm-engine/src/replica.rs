@@ -327,11 +327,10 @@ impl Replica {
         if matches!(self.task, Task::Clean(_)) || self.gap || !self.is_marked(set) {
             return false;
         }
-        let flies = self.flight.as_ref().map(|flight| flight.step);
-        if matches!(flies, Some(Step::Unlock(_) | Step::Destroy)) {
+        if self.is_being_unlocked() {
             return false;
         }
-        let demoting = flies.is_some_and(Step::demotes);
+        let demoting = self.flight.as_ref().is_some_and(|flight| flight.step.demotes());
         let undone = since < self.barred_until && !broken!(rules, ReleaseOrder);
         let demoted = since < self.demote_until && !broken!(rules, DemoteOrder);
         !undone && (mode == Mode::Shared || (held == Mode::Exclusive && !demoted && !demoting))
@@ -418,6 +417,12 @@ impl Replica {
     /// Whether a command is on its way that writes a record of this host.
     pub(crate) fn is_being_written(&self) -> bool {
         self.flight.as_ref().is_some_and(|flight| flight.step.writes())
+    }
+
+    /// Whether a command is on its way that gives the lock back.
+    pub(crate) fn is_being_unlocked(&self) -> bool {
+        let gives_back = |flight: &Flight| matches!(flight.step, Step::Unlock(_) | Step::Destroy);
+        self.flight.as_ref().is_some_and(gives_back)
     }
 
     /// Whether this host's record is exclusive, whatever is still on its way.
@@ -542,16 +547,16 @@ impl Replica {
         };
         match step {
             Step::Try(_) | Step::Break(_) if unknown => {
-                self.hold = match maybe {
-                    // The drive may have lost that record, and have a shared one.
-                    Hold::Held { mode: Mode::Exclusive, .. } if step.shares() => {
-                        Hold::Maybe { latest: late }
-                    }
-                    maybe => maybe,
-                };
+                self.hold = maybe;
                 self.stray_until = self.stray_until.max(late);
-                if let Step::Break(mode) = step {
-                    self.may_change(mode, late);
+                let was_exclusive = matches!(maybe, Hold::Held { mode: Mode::Exclusive, .. });
+                match step {
+                    Step::Break(mode) => self.may_change(mode, late),
+                    // The drive may have lost that record, and have a shared one.
+                    Step::Try(mode) if was_exclusive && step.shares() => {
+                        self.may_change(mode, late);
+                    }
+                    _ => {}
                 }
             }
             Step::Try(_) if status == Status::Terminated => self.hold = maybe,

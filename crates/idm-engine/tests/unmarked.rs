@@ -5,8 +5,31 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::{Drive, Profile};
-use idm_engine::{Lock, Outcome, Timing};
-use idm_protocol::{MutexOp, Reply, State, Status};
+use idm_engine::{Command, Event, Lock, Outcome, Timing};
+use idm_protocol::{Mode, MutexOp, Reply, State, Status};
+
+/// The reply of a drive that can be reached, or not.
+fn reply_of(bench: &mut Bench, command: &Command) -> Reply {
+    match bench.paths[command.drive.0 as usize] {
+        Path::Up => bench.perform(command),
+        _ => Reply::Status(Status::Unreachable),
+    }
+}
+
+/// Commands to a drive that is taken anew, up to the look that shows that no REFRESH marks its
+/// record.
+const REMARKS: [&str; 4] = ["trylock", "read", "refresh", "read"];
+
+/// Drive 0 answers these. Its UNLOCK is planned.
+fn until_drive_0_is_to_be_unlocked(bench: &mut Bench, lock: &mut Lock) {
+    bench.log.clear();
+    while said(bench, 0) != REMARKS {
+        let command = lock.next_command(bench.now).expect("drive 0 is being taken");
+        bench.log.push((command.drive.0 as usize, name_of(&command.command)));
+        let reply = reply_of(bench, &command);
+        lock.on_reply(command.token, reply, bench.now);
+    }
+}
 
 /// Each drive gets its command before the answers to the last ones come, so that all drives that
 /// are given back are unlocked at the same time. Ends there.
@@ -15,7 +38,7 @@ fn until_unlocked(bench: &mut Bench, lock: &mut Lock) {
         let sent = all_at_once(bench, lock);
         let unlocks = sent.iter().any(|command| op(command) == Some(MutexOp::Unlock));
         for command in sent {
-            let reply = bench.perform(&command);
+            let reply = reply_of(bench, &command);
             lock.on_reply(command.token, reply, bench.now);
         }
         if unlocks {
@@ -358,10 +381,7 @@ fn gets_its_former_drives_back(steps: u32, answers: bool) {
     let step = |bench: &mut Bench, a: &mut Lock| {
         let mut unlocked = false;
         for command in all_at_once(bench, a) {
-            let reply = match bench.paths[command.drive.0 as usize] {
-                Path::Up => bench.perform(&command),
-                _ => Reply::Status(Status::Unreachable),
-            };
+            let reply = reply_of(bench, &command);
             a.on_reply(command.token, reply, bench.now);
             unlocked |= command.drive.0 == 3 && op(&command) == Some(MutexOp::Unlock);
         }
@@ -408,9 +428,13 @@ fn a_record_that_cannot_be_given_back_yet_is_refreshed() {
 
 /// Drive 0 does not store the mark of a REFRESH, and is not reached when the lock is given back
 /// there. Votes have moved to drives 1 to 3 before the VG gets its former drives back. Drive 1
-/// is dead, and its lease ends when drive 0 is about to be given back.
+/// is dead, and its lease ends `late` before drive 0 is about to be given back.
 #[test]
-fn a_record_is_not_given_back_at_the_moment_when_another_lease_ends() {
+fn a_record_is_not_given_back_when_another_lease_has_ended() {
+    [Duration::ZERO, SECOND].into_iter().for_each(another_lease_ends);
+}
+
+fn another_lease_ends(late: Duration) {
     let mut bench = Bench::new(4);
     bench.drives[0] = Drive::new(forgetful());
     let mut a = lv_lock(1);
@@ -423,17 +447,236 @@ fn a_record_is_not_given_back_at_the_moment_when_another_lease_ends() {
     bench.pass(&mut a, LEASE - SECOND * 6);
     bench.paths[0] = Path::Up;
     a.spread(&bench.members(&[0, 1, 2]), bench.now);
-    bench.log.clear();
-    while said(&bench, 0) != ["trylock", "read", "refresh", "read"] {
-        let command = a.next_command(bench.now).expect("drive 0 is being taken");
-        bench.log.push((command.drive.0 as usize, name_of(&command.command)));
-        let reply = match command.drive.0 {
-            1 => Reply::Status(Status::Unreachable),
-            _ => bench.perform(&command),
-        };
-        a.on_reply(command.token, reply, bench.now);
-    }
-    bench.now = end;
+    until_drive_0_is_to_be_unlocked(&mut bench, &mut a);
+    bench.now = end + late;
     bench.exchange(&mut a);
     assert!(believes(&bench, &a), "{:?}", events(&mut a));
+}
+
+/// A lock of drive 0, whose votes have moved to all three drives of the VG. No REFRESH marks the
+/// record on drive 0, which is about to be given back when the VG becomes that drive alone: then
+/// the record is what keeps hosts out.
+fn needed_on_the_vgs_only_drive(mode: Mode) -> (Bench, Lock) {
+    let (mut bench, mut a) = (Bench::with(3, forgetful()), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, mode, &[0], &[1, 2]), GRANTED);
+    spread(&mut bench, &mut a, &[0, 1, 2]);
+    let ready = is_ready(&mut a).expect("drives 1 and 2");
+    assert!(a.move_votes(&ready, bench.now));
+    until_drive_0_is_to_be_unlocked(&mut bench, &mut a);
+    a.spread(&bench.members(&[0]), bench.now);
+    bench.exchange(&mut a);
+    assert_eq!(said(&bench, 0), REMARKS);
+    assert!(believes(&bench, &a));
+    (bench, a)
+}
+
+/// The VG gets its other drives back. The drive that was needed alone is marked, and votes: it
+/// makes up for drive 1, which dies.
+#[test]
+fn a_record_that_is_not_needed_any_more_is_marked() {
+    let (mut bench, mut a) = needed_on_the_vgs_only_drive(X);
+    bench.pass(&mut a, SECOND * 25);
+    assert!(!said(&bench, 0).contains(&"unlock"));
+    a.spread(&bench.members(&[0, 1, 2]), bench.now);
+    bench.pass(&mut a, SECOND * 25);
+    assert!(said(&bench, 0).contains(&"unlock"));
+    bench.paths[1] = Path::Cut;
+    bench.pass(&mut a, LEASE * 2);
+    assert!(believes(&bench, &a), "{:?}", events(&mut a));
+}
+
+/// The VG becomes drives 0 and 1, of which drive 1 was refreshed last when the lock was put there.
+/// Returns whether drive 0 is given back that long after that.
+fn is_given_back(after: Duration) -> bool {
+    let (mut bench, mut a) = (Bench::with(3, forgetful()), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, X, &[0], &[1, 2]), GRANTED);
+    let begun = bench.now;
+    assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
+    bench.paths[1] = Path::Cut;
+    until_drive_0_is_to_be_unlocked(&mut bench, &mut a);
+    bench.now = begun + after;
+    a.spread(&bench.members(&[0, 1]), bench.now);
+    bench.exchange(&mut a);
+    said(&bench, 0).contains(&"unlock")
+}
+
+#[test]
+fn a_record_is_given_back_if_another_one_lasts_until_a_lost_unlock_costs_nothing() {
+    let Timing { lease, drift, linger, patience, .. } = Timing::for_lease(LEASE);
+    let last = lease - drift - linger - patience;
+    assert!(is_given_back(last - Duration::from_micros(1)));
+    assert!(!is_given_back(last));
+}
+
+/// For comparison: nothing fails.
+#[test]
+fn a_record_that_is_needed_is_kept() {
+    for mode in [X, S] {
+        let (mut bench, mut a) = needed_on_the_vgs_only_drive(mode);
+        bench.pass(&mut a, LEASE * 10);
+        assert!(believes(&bench, &a) && !events(&mut a).contains(&Event::Lapsed), "{mode}");
+    }
+}
+
+/// Drive 0 does not answer for 22 s, from just before it would be refreshed. A drive that is kept
+/// is refreshed within 10 s after it is back, and at the latest 42 s after its last refresh.
+#[test]
+fn a_record_that_is_needed_survives_a_short_outage() {
+    for mode in [X, S] {
+        let (mut bench, mut a) = needed_on_the_vgs_only_drive(mode);
+        bench.pass(&mut a, SECOND * 19);
+        bench.paths[0] = Path::Cut;
+        bench.pass(&mut a, SECOND * 22);
+        bench.paths[0] = Path::Up;
+        bench.pass(&mut a, LEASE * 2);
+        let lapsed = events(&mut a).contains(&Event::Lapsed);
+        assert!(believes(&bench, &a) && !lapsed, "{mode}");
+    }
+}
+
+/// The lock becomes shared, and one answer of drive 0 is lost (or makes no sense). The drive has
+/// carried the command out, or has the record as before: either keeps the shared lock.
+#[test]
+fn a_record_that_is_needed_survives_a_lost_answer_during_a_change() {
+    for fate in [Fate::Despite(Status::Uncertain), Fate::Late, Fate::Instead(Status::Failed)] {
+        let (mut bench, mut a) = needed_on_the_vgs_only_drive(X);
+        a.request(convert(S), bench.now).expect("held");
+        let mut lost = false;
+        pass_with(&mut bench, &mut a, SECOND, |command| match command.drive.0 {
+            0 if !core::mem::replace(&mut lost, true) => fate,
+            _ => Fate::Answered,
+        });
+        assert!(lost);
+        let lapsed = events(&mut a).contains(&Event::Lapsed);
+        assert!(believes(&bench, &a) && !lapsed, "one lost answer");
+    }
+}
+
+/// A lock whose votes have moved from these drives of five to all five. No REFRESH marks the
+/// records on the former, which are to be taken anew. Before anything of that is sent, the VG is
+/// the former drives again, on which the LV lies.
+fn back_before_anything_is_sent(mode: Mode, first: &[u32]) -> (Bench, Lock) {
+    let (mut bench, mut a) = held_on(first, 5, forgetful());
+    if mode == S {
+        bench.run(&mut a, convert(S));
+    }
+    spread(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
+    let ready = is_ready(&mut a).expect("a majority");
+    assert!(a.move_votes(&ready, bench.now));
+    a.spread(&bench.members(first), bench.now);
+    (bench, a)
+}
+
+/// Each drive answers the first host. One answer is lost, and that of an UNLOCK.
+#[test]
+fn one_lost_answer_gives_no_other_host_an_lv_in_use() {
+    for mode in [X, S] {
+        let (mut bench, mut a) = back_before_anything_is_sent(mode, &[0]);
+        let mut lost = false;
+        pass_with(&mut bench, &mut a, SECOND, |command| {
+            let unlock = (command.drive.0, op(command)) == (0, Some(MutexOp::Unlock));
+            match unlock && !core::mem::replace(&mut lost, true) {
+                true => Fate::Despite(Status::Uncertain),
+                false => Fate::Answered,
+            }
+        });
+        // The host that counts the VG's one drive, on which the LV lies.
+        let mut c = lv_lock(2);
+        take(&mut bench, &mut c, X, &[0], &[]);
+        assert_one_holder(&bench, &a, &c);
+    }
+}
+
+/// No answer is lost. The other host asks while the drives that are taken anew are given back.
+#[test]
+fn the_vgs_drives_are_not_all_given_back_at_once() {
+    for mode in [X, S] {
+        let (mut bench, mut a) = back_before_anything_is_sent(mode, &[0, 1]);
+        until_unlocked(&mut bench, &mut a);
+        let mut c = lv_lock(2);
+        take(&mut bench, &mut c, X, &[0, 1], &[]);
+        bench.pass(&mut a, SECOND);
+        assert_one_holder(&bench, &a, &c);
+    }
+}
+
+/// The path to drive 0 fails for 25 s while the VG has five drives, and the VG's list is named
+/// during that. The other host asks ten seconds after the drive is back.
+#[test]
+fn a_drive_that_was_away_is_not_given_back_when_the_vg_has_no_other() {
+    for mode in [X, S] {
+        let (mut bench, mut a) = held_on(&[0], 5, forgetful());
+        if mode == S {
+            bench.run(&mut a, convert(S));
+        }
+        bench.pass(&mut a, SECOND * 20);
+        bench.paths[0] = Path::Cut;
+        assert!(travel(&mut bench, &mut a, &[0, 1, 2, 3, 4]));
+        bench.pass(&mut a, SECOND * 5);
+        a.spread(&bench.members(&[0]), bench.now);
+        bench.pass(&mut a, SECOND * 10);
+        bench.paths[0] = Path::Up;
+        let mut lost = false;
+        pass_with(&mut bench, &mut a, SECOND * 20, |command| {
+            let unlock = (command.drive.0, op(command)) == (0, Some(MutexOp::Unlock));
+            match unlock && !core::mem::replace(&mut lost, true) {
+                true => Fate::Despite(Status::Uncertain),
+                false => Fate::Answered,
+            }
+        });
+        let mut c = lv_lock(2);
+        take(&mut bench, &mut c, X, &[0], &[]);
+        assert_one_holder(&bench, &a, &c);
+    }
+}
+
+/// The record on drive 0 is known and alive when the VG's drives are named: these are drive 0, on
+/// which the LV lies, and drive 3, which the first host does not reach yet. The record's mark is
+/// neither that of the drives that vote nor that of the VG's drives, and yet it keeps hosts out.
+#[test]
+fn a_record_with_the_mark_of_the_lvs_drives_keeps_hosts_out_too() {
+    for mode in [X, S] {
+        let (mut bench, mut a) = (Bench::with(4, forgetful()), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut a, mode, &[0], &[1, 2, 3]), GRANTED);
+        spread(&mut bench, &mut a, &[0, 1, 2]);
+        let ready = is_ready(&mut a).expect("drives 1 and 2");
+        assert!(a.move_votes(&ready, bench.now));
+        until_drive_0_is_to_be_unlocked(&mut bench, &mut a);
+        bench.paths[3] = Path::Cut;
+        a.spread(&bench.members(&[0, 3]), bench.now);
+        until_unlocked(&mut bench, &mut a);
+        bench.paths[3] = Path::Up;
+        let mut c = lv_lock(2);
+        take(&mut bench, &mut c, X, &[0], &[3]);
+        assert_one_holder(&bench, &a, &c);
+    }
+}
+
+/// The answer of the UNLOCK is lost before the VG's drives are named, so that the drive is free and
+/// gets no TRYLOCK. The host knows that nothing keeps others out.
+#[test]
+fn a_move_gets_no_time_if_the_holder_has_given_the_drive_back_itself() {
+    for (mode, vg) in [(X, &[0][..]), (S, &[0]), (X, &[0, 3])] {
+        let (mut bench, mut a) = held_on(&[0], 4, forgetful());
+        if mode == S {
+            bench.run(&mut a, convert(S));
+        }
+        assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
+        let mut lost = false;
+        pass_with(&mut bench, &mut a, SECOND * 5, |command| {
+            let unlock = (command.drive.0, op(command)) == (0, Some(MutexOp::Unlock));
+            match unlock && !core::mem::replace(&mut lost, true) {
+                true => Fate::Despite(Status::Uncertain),
+                false => Fate::Answered,
+            }
+        });
+        assert!(lost);
+        bench.paths[3] = Path::Cut;
+        a.spread(&bench.members(vg), bench.now);
+        bench.pass(&mut a, SECOND);
+        bench.paths[3] = Path::Up;
+        let mut c = lv_lock(2);
+        take(&mut bench, &mut c, X, &[0], &vg[1..]);
+        assert_one_holder(&bench, &a, &c);
+    }
 }

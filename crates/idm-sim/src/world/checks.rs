@@ -477,6 +477,20 @@ impl World {
                 Some(Pair::Forbidden(violation)) => self.fail(violation),
                 None => (),
             }
+            self.forget_strangers(other);
+        }
+        self.forget_strangers(s);
+    }
+
+    /// Forgets since when a host knows of others that count different drives, if their modes admit
+    /// each other by now.
+    fn forget_strangers(&mut self, s: SlotIx) {
+        let excludes = |a: Mode, b: Option<Mode>| b.is_some_and(|b| !a.compatible(b));
+        let others = || self.slots.rivals(s).filter(|&other| other != s);
+        let mode = self.slots[s].engine.mode;
+        if !others().any(|other| mode.is_some_and(|it| excludes(it, self.slots[other].engine.mode)))
+        {
+            self.slots[s].seen.foreign_since = None;
         }
     }
 
