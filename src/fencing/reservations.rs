@@ -1303,4 +1303,84 @@ mod tests {
         assert!(bench.path.is_removed.load(Ordering::SeqCst));
         assert!(keys.is_empty(), "the lost LV writes again beside its new holder: {enrolled:?}");
     }
+
+    /// A drive that gives this host's VG1 another renewal while it is looked at.
+    struct Renews {
+        keys: std::sync::Mutex<Vec<u64>>,
+        safe: Arc<std::sync::Mutex<Duration>>,
+    }
+
+    impl crate::transport::DrivePath for Renews {
+        fn execute(
+            &self,
+            _: &DriveCommand,
+            _: &Deadline,
+        ) -> Result<crate::transport::Answer, TransportError> {
+            Ok(Reply::Table(Arc::new([])).into())
+        }
+
+        fn reserve(
+            &self,
+            order: &ReserveOrder,
+            _: &Deadline,
+        ) -> Result<ReserveAnswer, TransportError> {
+            let mut keys = self.keys.lock().unwrap();
+            Ok(match *order {
+                ReserveOrder::Report => {
+                    *self.safe.lock().unwrap() = Duration::from_secs(60);
+                    ReserveAnswer::Report(ReserveReport {
+                        keys: keys.clone(),
+                        reservation: Some(Some(idm_fencing::KIND)),
+                        is_able: true,
+                        by_path: false,
+                    })
+                }
+                ReserveOrder::Register { key, anew } if anew || keys.contains(&key) => {
+                    *keys = vec![key];
+                    ReserveAnswer::Done
+                }
+                ReserveOrder::Register { .. } => ReserveAnswer::Conflict,
+                _ => ReserveAnswer::Done,
+            })
+        }
+    }
+
+    /// VG1 has an active LV on the first drive, on which this host is registered. A moment after
+    /// the start of VG0 on both drives has begun, its locks are renewed.
+    #[test]
+    fn a_start_goes_on_where_the_locks_of_a_group_in_use_are_renewed_meanwhile() {
+        let timing = Timing::for_lease(Duration::from_secs(60));
+        let (me, limits) = (HostId::new([1; 16], "host1"), Limits::new(&timing));
+        let names = ["/dev/d0", "/dev/d1"].map(str::to_owned);
+        let nodes = [(names[0].clone(), "/no0".into()), (names[1].clone(), "/no1".into())];
+        let topology = Topology::new(nodes.into());
+        let safe = Arc::new(std::sync::Mutex::new(timing.linger));
+        let paths = [vec![Key::of(&me).number()], Vec::new()]
+            .map(|keys| Arc::new(Renews { keys: std::sync::Mutex::new(keys), safe: safe.clone() }));
+        let its = paths.clone();
+        let connect = move |name: &str, _: &_| -> Arc<dyn crate::transport::DrivePath> {
+            its[usize::from(name.contains("1"))].clone()
+        };
+        let drives = Arc::new(Drives::new(topology, Box::new(connect), limits));
+        let all: Vec<DriveRef> = drives.members(&names).members.iter().map(|it| it.drive).collect();
+        let below = drives.identity(all[0]);
+        let never = Instant::default();
+        let reservations = Reservations::start(me, timing, limits, drives, never).unwrap();
+        let date = safe.clone();
+        reservations.connect(Link {
+            fail: Box::new(|_, _| {}),
+            safe_until: Box::new(move |_| Some(clock::now() + *date.lock().unwrap())),
+            note_leaving: Box::new(|| true),
+            active: Box::new(move || {
+                Ok(vec![InUse { vg: VG1, drives: Some(vec![below.clone()]) }])
+            }),
+        });
+        let other = Arc::new(Owner::new("volume group vg1".into(), None));
+        let started = Group::new(other, vec![all[0]], Vec::new(), vec![all[0]]);
+        reservations.groups.lock().insert(VG1, started);
+        let owner = Arc::new(Owner::new("volume group vg0".into(), None));
+        let enrolled = reservations.enrol(VG0, &owner, &all, false);
+        let keys = paths.map(|it| it.keys.lock().unwrap().len());
+        assert_eq!((enrolled, keys), (Ok(()), [1, 1]));
+    }
 }
