@@ -423,3 +423,62 @@ fn a_restarted_lvmlockd_starts_where_a_drive_came_back_that_it_had_never_registe
     let started = a.start(VG, bench.known_scope());
     assert!(started.is_ok(), "refused: {started:?}");
 }
+
+/// The LV is on one drive, which this host hardly reaches: the LV's lock gets into danger, its
+/// volume group is killed, and so its membership is given up, which was safe for long. The order to
+/// register for another volume group was given before that, and is carried out late.
+#[test]
+fn an_order_to_register_does_not_arrive_after_a_group_was_killed_whose_membership_was_safe() {
+    const LEASE: Duration = Duration::from_secs(12);
+    let bench = bench_of("current");
+    let other = || bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
+    let to_d0 = Way::new(&bench, "d0", "a");
+    let host = |number: u8| {
+        let way = |name: &String, path: u8| {
+            let socket = match (name.as_str(), number) {
+                ("d0", 1) => to_d0.socket.clone(),
+                _ => bench.server.socket(name),
+            };
+            let too = ["", "-too"][usize::from(path)];
+            let port = format!("{}#host{number}.{path}", socket.display());
+            (format!("/dev/{name}{too}"), PathBuf::from(port))
+        };
+        bench.host_with_config(number, id(number), |config| Config {
+            lease: LEASE,
+            reservations: true,
+            emulated: bench.drives.iter().flat_map(|it| [way(it, 0), way(it, 1)]).collect(),
+            ..config
+        })
+    };
+    let on_d0 = || lv_on(1, &["d0", "d0-too"]);
+    let (a, b) = (host(1), host(2));
+    a.start(VG, bench.known_scope()).unwrap();
+    b.start(VG, bench.known_scope()).unwrap();
+    let locked = std::time::Instant::now();
+    let at = |ms: u64| {
+        std::thread::sleep(Duration::from_millis(ms).saturating_sub(locked.elapsed()));
+    };
+    a.lock(1, on_d0(), Exclusive).unwrap();
+    super::activate(&bench.sysfs(1), 1);
+    to_d0.set(CUT);
+    at(8900);
+    bench.control("delay d1 200");
+    let (started, writes) = std::thread::scope(|scope| {
+        to_d0.set(OPEN);
+        let starts = scope.spawn(|| a.start(OTHER, other()));
+        at(9100);
+        to_d0.set(HELD);
+        at(9700);
+        bench.control("delay d1 0");
+        println!("killed at 9.7 s: {:?}", bench.killed());
+        eventually(PATIENCE, "the lock", || b.lock(1, on_d0(), Exclusive).is_ok());
+        println!("taken after {:?}", locked.elapsed());
+        assert_eq!(bench.count("d0", 1), 0);
+        to_d0.set(OPEN);
+        std::thread::sleep(Duration::from_millis(300));
+        println!("orders arrive after {:?}", locked.elapsed());
+        let writes = bench.takes_data("d0", "host1.0") || bench.takes_data("d0", "host1.1");
+        (starts.join().unwrap(), writes)
+    });
+    assert!(!writes, "the LV writes again beside its new holder; start: {started:?}");
+}
