@@ -1,21 +1,14 @@
 //! Drives that something else reserves, too, and drives of several volume groups.
 
 use super::super::{Bench, Exclusive, Resource, VG, VG_UUID, eventually, is_storage, lv, lv_on};
+use super::ways::{State, Way};
 use super::{LEASE, PATIENCE, bench_of, id, text};
 use idm_fencing::Key;
 use idm_protocol::reservation::scsi::ChangeAction::{
     Clear, PreemptAndAbort, Register, RegisterAndIgnore,
 };
-use lvmlockd_idm::config::Config;
 use lvmlockd_idm::lock::{LockspaceKey, Scope};
-use std::io::{Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
-use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The key that lvmpersist makes for the host with id 1.
 const LVMPERSIST: u64 = 0x1000_0000_0000_0001;
@@ -90,12 +83,17 @@ impl Bench {
         let pvs = drives.iter().flat_map(both).collect();
         Scope::Vg { name: name.into(), uuid: uuid.into(), pvs }
     }
+
+    /// The other volume group, on three drives.
+    fn other_scope(&self) -> Scope {
+        self.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL)
+    }
 }
 
 #[test]
 fn a_start_that_fails_leaves_the_registrations_of_other_volume_groups() {
     let bench = Bench::with_profile(5, "current");
-    let other = bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
+    let other = bench.other_scope();
     let this = bench.scope_on("vg0", VG_UUID, &["d0", "d3", "d4"]);
     let (a, b) = (bench.known(1, true), bench.known(2, true));
     b.start(OTHER, other.clone()).unwrap();
@@ -191,7 +189,7 @@ fn a_host_that_is_removed_while_it_starts_registers_again() {
 /// before the other one, whose LV is active, is started.
 fn stopped_beside_an_orphan(is_removed: bool) {
     let bench = bench_of("current");
-    let other = || bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
+    let other = || bench.other_scope();
     let (a, b) = (bench.registered(1), bench.registered(2));
     a.start(OTHER, other()).unwrap();
     if !is_removed {
@@ -226,7 +224,7 @@ fn a_removal_leaves_the_registrations_for_orphans_of_another_volume_group() {
 #[test]
 fn a_start_does_not_let_a_lost_lv_of_another_volume_group_write_again() {
     let bench = bench_of("current");
-    let other = || bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
+    let other = || bench.other_scope();
     let (a, b) = (bench.registered(1), bench.registered(2));
     a.start(OTHER, other()).unwrap();
     b.start(OTHER, other()).unwrap();
@@ -251,7 +249,7 @@ fn a_start_does_not_let_a_lost_lv_of_another_volume_group_write_again() {
 #[test]
 fn a_removal_of_the_last_volume_group_on_a_disk_ends_its_reservation() {
     let bench = bench_of("current");
-    let other = || bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
+    let other = || bench.other_scope();
     let a = bench.registered(1);
     a.start(OTHER, other()).unwrap();
     drop(a);
@@ -272,59 +270,6 @@ fn a_removal_of_the_last_volume_group_on_a_disk_ends_its_reservation() {
     assert!(left.is_empty() && bench.takes_data("d0", "other.0"), "still registered: {left:?}");
 }
 
-/// A way to a drive's socket that can be cut, or held up.
-struct Way {
-    state: Arc<AtomicU8>,
-    socket: PathBuf,
-}
-
-const OPEN: u8 = 0;
-/// Connections are closed.
-const CUT: u8 = 1;
-/// Commands wait.
-const HELD: u8 = 2;
-
-impl Way {
-    fn new(bench: &Bench, drive: &str, name: &str) -> Way {
-        let socket = bench.state_dir(0).with_file_name(format!("{name}.way"));
-        let (state, to) = (Arc::new(AtomicU8::new(OPEN)), bench.server.socket(drive));
-        let (listener, is) = (UnixListener::bind(&socket).unwrap(), state.clone());
-        std::thread::spawn(move || {
-            for client in listener.incoming() {
-                let (Ok(client), Ok(server)) = (client, UnixStream::connect(&to)) else { return };
-                if is.load(SeqCst) == CUT {
-                    continue;
-                }
-                let ways =
-                    [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)];
-                for (from, to) in ways {
-                    let is = is.clone();
-                    std::thread::spawn(move || carry(from, to, &is));
-                }
-            }
-        });
-        Way { state, socket }
-    }
-
-    fn set(&self, state: u8) {
-        self.state.store(state, SeqCst);
-    }
-}
-
-fn carry(mut from: UnixStream, mut to: UnixStream, is: &AtomicU8) {
-    let mut buffer = [0; 65536];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        while is.load(SeqCst) == HELD {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if is.load(SeqCst) == CUT || to.write_all(&buffer[..length]).is_err() {
-            break;
-        }
-    }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
-}
-
 /// lvmlockd of a host with an active LV is dead for longer than a lease. It is started again, and
 /// starts the volume group, while another host removes it, which takes a moment because a drive
 /// hangs there. The LV's drive is back on this host just after it was removed, and another volume
@@ -333,27 +278,9 @@ fn carry(mut from: UnixStream, mut to: UnixStream, is: &AtomicU8) {
 fn a_start_does_not_register_again_where_a_group_in_use_was_judged_dead_before_its_start() {
     const LEASE: Duration = Duration::from_secs(24);
     let bench = bench_of("current");
-    let other = || bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
-    let (to_d0, to_d2) = (Way::new(&bench, "d0", "a"), Way::new(&bench, "d2", "b"));
-    let host = |number: u8| {
-        let way = |name: &String, path: u8| {
-            let socket = match (name.as_str(), number) {
-                ("d0", 1) => to_d0.socket.clone(),
-                ("d2", 2) => to_d2.socket.clone(),
-                _ => bench.server.socket(name),
-            };
-            let too = ["", "-too"][usize::from(path)];
-            let port = format!("{}#host{number}.{path}", socket.display());
-            (format!("/dev/{name}{too}"), PathBuf::from(port))
-        };
-        bench.host_with_config(number, id(number), |config| Config {
-            lease: LEASE,
-            reservations: true,
-            request_time: Some(LEASE / 4),
-            emulated: bench.drives.iter().flat_map(|it| [way(it, 0), way(it, 1)]).collect(),
-            ..config
-        })
-    };
+    let other = || bench.other_scope();
+    let (to_d0, to_d2) = (Way::new(&bench, "d0"), Way::new(&bench, "d2"));
+    let host = |number| bench.host_by(number, LEASE, [(1, &to_d0), (2, &to_d2)]);
     let on_d0 = || lv_on(1, &["d0", "d0-too"]);
     let (a, b) = (host(1), host(2));
     a.start(VG, bench.known_scope()).unwrap();
@@ -366,8 +293,8 @@ fn a_start_does_not_register_again_where_a_group_in_use_was_judged_dead_before_i
         let stats = bench.control("stats d0");
         stats.lines().find(|it| it.starts_with("reserve-in")).map(str::to_owned)
     };
-    to_d0.set(CUT);
-    to_d2.set(HELD);
+    to_d0.set(State::Cut);
+    to_d2.set(State::Held);
     let before = looks();
     let (_a, started, writes) = std::thread::scope(|scope| {
         let takes = scope.spawn(|| b.lock(1, on_d0(), Exclusive));
@@ -379,7 +306,7 @@ fn a_start_does_not_register_again_where_a_group_in_use_was_judged_dead_before_i
         assert_eq!(ALL.map(|drive| bench.count(drive, 1)), [2, 2, 2], "the machine is too slow");
         let is_removed = || ["d0", "d1"].iter().all(|drive| bench.count(drive, 1) == 0);
         eventually(PATIENCE, "the removal", is_removed);
-        to_d0.set(OPEN);
+        to_d0.set(State::Open);
         let started = a.start(OTHER, other());
         takes.join().unwrap().expect("it is removed for the lock");
         let writes = bench.takes_data("d0", "host1.0");
@@ -405,25 +332,6 @@ fn a_restarted_lvmlockd_starts_where_a_path_of_a_drive_came_back_unregistered() 
     assert!(started.is_ok(), "refused: {started:?}");
 }
 
-/// lvmlockd is dead while a drive comes back that was away when the volume group was started. This
-/// host was never registered there, so that nobody has removed it.
-#[test]
-fn a_restarted_lvmlockd_starts_where_a_drive_came_back_that_it_had_never_registered_on() {
-    let bench = bench_of("current");
-    let _b = bench.registered(2);
-    bench.control("power d2 off");
-    let a = bench.registered(1);
-    a.lock(1, lv(1), Exclusive).unwrap();
-    super::activate(&bench.sysfs(1), 1);
-    drop(a);
-    bench.control("power d2 on");
-    assert_eq!(ALL.map(|drive| bench.count(drive, 1)), [2, 2, 0]);
-    let a = bench.known(1, true);
-    a.manager.recover();
-    let started = a.start(VG, bench.known_scope());
-    assert!(started.is_ok(), "refused: {started:?}");
-}
-
 /// The LV is on one drive, which this host hardly reaches: the LV's lock gets into danger, its
 /// volume group is killed, and so its membership is given up, which was safe for long. The order to
 /// register for another volume group was given before that, and is carried out late.
@@ -431,52 +339,33 @@ fn a_restarted_lvmlockd_starts_where_a_drive_came_back_that_it_had_never_registe
 fn an_order_to_register_does_not_arrive_after_a_group_was_killed_whose_membership_was_safe() {
     const LEASE: Duration = Duration::from_secs(12);
     let bench = bench_of("current");
-    let other = || bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
-    let to_d0 = Way::new(&bench, "d0", "a");
-    let host = |number: u8| {
-        let way = |name: &String, path: u8| {
-            let socket = match (name.as_str(), number) {
-                ("d0", 1) => to_d0.socket.clone(),
-                _ => bench.server.socket(name),
-            };
-            let too = ["", "-too"][usize::from(path)];
-            let port = format!("{}#host{number}.{path}", socket.display());
-            (format!("/dev/{name}{too}"), PathBuf::from(port))
-        };
-        bench.host_with_config(number, id(number), |config| Config {
-            lease: LEASE,
-            reservations: true,
-            emulated: bench.drives.iter().flat_map(|it| [way(it, 0), way(it, 1)]).collect(),
-            ..config
-        })
-    };
+    let other = || bench.other_scope();
+    let to_d0 = Way::new(&bench, "d0");
+    let host = |number| bench.host_by(number, LEASE, [(1, &to_d0)]);
     let on_d0 = || lv_on(1, &["d0", "d0-too"]);
     let (a, b) = (host(1), host(2));
     a.start(VG, bench.known_scope()).unwrap();
     b.start(VG, bench.known_scope()).unwrap();
-    let locked = std::time::Instant::now();
+    let locked = Instant::now();
     let at = |ms: u64| {
         std::thread::sleep(Duration::from_millis(ms).saturating_sub(locked.elapsed()));
     };
     a.lock(1, on_d0(), Exclusive).unwrap();
     super::activate(&bench.sysfs(1), 1);
-    to_d0.set(CUT);
+    to_d0.set(State::Cut);
     at(8900);
     bench.control("delay d1 200");
     let (started, writes) = std::thread::scope(|scope| {
-        to_d0.set(OPEN);
+        to_d0.set(State::Open);
         let starts = scope.spawn(|| a.start(OTHER, other()));
         at(9100);
-        to_d0.set(HELD);
+        to_d0.set(State::Held);
         at(9700);
         bench.control("delay d1 0");
-        println!("killed at 9.7 s: {:?}", bench.killed());
         eventually(PATIENCE, "the lock", || b.lock(1, on_d0(), Exclusive).is_ok());
-        println!("taken after {:?}", locked.elapsed());
         assert_eq!(bench.count("d0", 1), 0);
-        to_d0.set(OPEN);
+        to_d0.set(State::Open);
         std::thread::sleep(Duration::from_millis(300));
-        println!("orders arrive after {:?}", locked.elapsed());
         let writes = bench.takes_data("d0", "host1.0") || bench.takes_data("d0", "host1.1");
         (starts.join().unwrap(), writes)
     });
