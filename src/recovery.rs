@@ -470,6 +470,14 @@ impl Orphans {
         self.left().locks.iter().any(|(id, orphan)| lockspace.owns(id) && is_open(orphan))
     }
 
+    /// Whether the drives have proven all orphans of a VG, which the runtime has in use since then.
+    pub fn all_kept(&self, vg: &ResourceId) -> bool {
+        let is_kept = |orphan: &Orphan| matches!(orphan.phase, Phase::Kept | Phase::Claimed);
+        let left = self.left();
+        let mut of_vg = left.locks.iter().filter(|(id, _)| vg_of(id) == *vg);
+        of_vg.all(|(_, orphan)| is_kept(orphan))
+    }
+
     /// The active LVs of a VG that no noted lock protects: if this host had their locks, it does
     /// not know of them any more.
     pub fn unprotected(&self, lockspace: &Lockspace) -> io::Result<Vec<ActiveLv>> {

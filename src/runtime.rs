@@ -215,10 +215,11 @@ impl Runtime {
         answer.recv_timeout(Duration::from_secs(1)).map_err(|_| RequestResult::TimedOut)
     }
 
-    /// The time until which a lock is safe; `None` if it is not held, or if the time is not known.
-    pub fn safe_until(&self, resource: ResourceId) -> Option<Instant> {
+    /// The earliest time until which the locks of a volume group are safe that this host holds or
+    /// uses, with its membership; `None` if that is not held, or if the time is not known.
+    pub fn safe_until(&self, group: ResourceId) -> Option<Instant> {
         let (waiter, answer) = mpsc::channel();
-        self.send(Message::SafeUntil { resource, waiter });
+        self.send(Message::SafeUntil { group, waiter });
         answer.recv_timeout(Duration::from_secs(1)).ok().flatten()
     }
 

@@ -6,7 +6,7 @@
 
 use crate::drives::Drives;
 use crate::drives::queue::{ReplyHandler, Urgency};
-use crate::lock::{Owner, membership_of};
+use crate::lock::Owner;
 use crate::recovery::active::InUse;
 use crate::sys::sync::{Mutex, mpsc};
 use crate::sys::{clock, thread};
@@ -40,7 +40,8 @@ const STARTS: usize = 3;
 pub struct Link {
     /// Kills a volume group that this host must not use any more.
     pub fail: Box<dyn Fn(Arc<Owner>, String) + Send + Sync>,
-    /// The time until which a lock of this host is safe.
+    /// The earliest time until which the locks of a volume group are safe that this host has, or
+    /// may have in use; `None` if one of them may be another host's by now.
     pub safe_until: Box<dyn Fn(ResourceId) -> Option<Instant> + Send + Sync>,
     /// Notes for the next lvmlockd that an order to remove a registration is about to be handed
     /// out. With `false` it must not be.
@@ -345,10 +346,8 @@ impl Reservations {
         drives: Vec<DriveRef>,
         is_in_use: bool,
     ) -> Result<(), String> {
-        let doubtful = self.doubtful(group, &drives);
-        let mut enrolment = Enrolment::new(self.me, group, &drives, is_in_use).beside(&doubtful);
-        let may = |action| self.may_register(action, group, &drives, &doubtful);
-        let Enrolled { registered, absent, obstacles } = self.run(&mut enrolment, may);
+        let Enrolled { registered, absent, obstacles } =
+            self.register(group, &drives, is_in_use, |_| true);
         let needed = acquire_quorum(drives.len());
         let missing = absent.iter().map(|&drive| Obstacle::Silent(drive));
         let why = match (obstacles.is_empty(), registered.len() >= needed) {
@@ -376,7 +375,7 @@ impl Reservations {
         for _ in 0..STARTS {
             let Some((owner, registered, absent)) = self.parts(group) else { return Ok(()) };
             let mut watch = Watch::new(self.me, group, &registered, &[], Rules::default());
-            let Findings { removed, .. } = self.run(&mut watch, |_| true);
+            let Findings { removed, .. } = self.run(&mut watch, |_, _| true);
             match removed {
                 None => {
                     if let Some(it) = self.groups.lock().get_mut(&group) {
@@ -422,17 +421,39 @@ impl Reservations {
             drives.iter().partition(|&&drive| departures.may_reach(drive, now));
         departures.enrolling.push((group, drives.clone()));
         drop(departures);
-        let doubtful = self.doubtful(group, &drives);
-        let mut enrolment = Enrolment::new(self.me, group, &drives, false).beside(&doubtful);
-        let may = |action| {
-            self.may_enrol(group, action) && self.may_register(action, group, &drives, &doubtful)
-        };
-        let enrolled = self.run(&mut enrolment, may);
+        let may = |action| self.may_enrol(group, action);
+        let enrolled = self.register(group, &drives, false, may);
         let mut obstacles = enrolled.obstacles.clone();
         self.add(group, enrolled);
         self.departures.lock().enrolled(group, &drives);
         obstacles.extend(left.into_iter().map(Obstacle::Leaving));
         obstacles
+    }
+
+    /// Carries an enrolment through. Gives an order only if `may` allows it at that time; and none
+    /// to register anew on a drive that has become doubtful since the enrolment began.
+    fn register(
+        &self,
+        group: ResourceId,
+        drives: &[DriveRef],
+        is_in_use: bool,
+        may: impl Fn(Action) -> bool,
+    ) -> Enrolled {
+        let doubtful = self.doubtful(group, drives);
+        let mut enrolment = Enrolment::new(self.me, group, drives, is_in_use).beside(&doubtful);
+        let mut withheld = Vec::new();
+        let mut enrolled = self.run(&mut enrolment, |drive, action| {
+            let anew = action == Action::Register { anew: true };
+            let is_doubtful = anew && !self.doubtful(group, &[drive]).is_empty();
+            withheld.extend(is_doubtful.then_some(drive));
+            !is_doubtful && may(action)
+        });
+        // Such a drive answers.
+        let (doubtful, absent): (Vec<DriveRef>, Vec<DriveRef>) =
+            enrolled.absent.into_iter().partition(|drive| withheld.contains(drive));
+        enrolled.absent = absent;
+        enrolled.obstacles.extend(doubtful.into_iter().map(Obstacle::OthersInUse));
+        enrolled
     }
 
     /// The drives on which logical volumes of other groups are active that this host has not
@@ -536,7 +557,7 @@ impl Reservations {
         let mut fence = Fence::new(order, Rules::default());
         // A command that is begun now has arrived after two quarters of a lease.
         let arrives = || clock::now() + 2 * self.timing.linger;
-        let may = |action| !matches!(action, Action::Preempt(_)) || arrives() < until;
+        let may = |_, action| !matches!(action, Action::Preempt(_)) || arrives() < until;
         // A drive that hangs may not be one of the lock's: then the rest of the time is for the
         // other drives.
         let verdict = self.run_looking(&mut fence, self.limits.wait / 2, may);
@@ -609,28 +630,16 @@ impl Reservations {
         }
     }
 
-    /// Whether a host may be registered now where it was not, although logical volumes of other
-    /// groups are active: no drive has become doubtful since it was looked at.
-    fn may_register(
-        &self,
-        action: Action,
-        group: ResourceId,
-        drives: &[DriveRef],
-        doubtful: &[DriveRef],
-    ) -> bool {
-        action != Action::Register { anew: true } || self.doubtful(group, drives) == doubtful
-    }
-
     /// Whether a started group may be registered on another drive now.
     fn may_enrol(&self, group: ResourceId, action: Action) -> bool {
         !matches!(action, Action::Register { .. }) || self.keeps(group)
     }
 
-    /// Whether a group is started, and no host can believe that this one is dead before a command
-    /// that is sent now has arrived.
+    /// Whether a group is started, and no host can take a lock of it from this one, or believe that
+    /// this one is dead, before a command that is sent now has arrived.
     fn keeps(&self, group: ResourceId) -> bool {
         let Some((owner, ..)) = self.parts(group) else { return false };
-        let until = self.link.get().and_then(|link| (link.safe_until)(membership_of(&group)));
+        let until = self.link.get().and_then(|link| (link.safe_until)(group));
         let arrives = clock::now() + 2 * self.timing.linger;
         !owner.is_killed() && until.is_some_and(|until| until > arrives)
     }
@@ -638,7 +647,7 @@ impl Reservations {
     fn watch(self: &Arc<Reservations>, group: ResourceId) {
         let Some((owner, registered, absent)) = self.watched(group) else { return };
         let mut watch = Watch::new(self.me, group, &registered, &absent, Rules::default());
-        let Findings { removed, to_enrol, foreign, strangers } = self.run(&mut watch, |_| true);
+        let Findings { removed, to_enrol, foreign, strangers } = self.run(&mut watch, |_, _| true);
         if let Some(drive) = removed {
             return self.fail(group, owner, self.why_removed(drive, &foreign));
         }
@@ -736,7 +745,7 @@ impl Reservations {
     fn depart(&self, mut departure: Departure, bar: Bar) {
         let arrives = || clock::now() + 2 * self.timing.linger;
         let notes = || self.link.get().is_some_and(|link| (link.note_leaving)());
-        let may = |action| action != Action::Unregister || notes() && arrives() < bar.until;
+        let may = |_, action| action != Action::Unregister || notes() && arrives() < bar.until;
         let unknown = self.run(&mut departure, may);
         let until = clock::now() + self.timing.linger;
         let mut departures = self.departures.lock();
@@ -805,9 +814,9 @@ impl Reservations {
         }
     }
 
-    /// Carries a procedure through. Gives an order only if `may` allows it at that time. Gives up
-    /// orders without an answer in time.
-    fn run<P>(&self, procedure: &mut P, may: impl Fn(Action) -> bool) -> P::Outcome
+    /// Carries a procedure through. Gives an order to a drive only if `may` allows it at that time.
+    /// Gives up orders without an answer in time.
+    fn run<P>(&self, procedure: &mut P, may: impl FnMut(DriveRef, Action) -> bool) -> P::Outcome
     where
         P: Procedure,
         P::Outcome: Clone + Default,
@@ -825,7 +834,7 @@ impl Reservations {
         &self,
         procedure: &mut P,
         look: Duration,
-        may: impl Fn(Action) -> bool,
+        mut may: impl FnMut(DriveRef, Action) -> bool,
     ) -> P::Outcome
     where
         P: Procedure,
@@ -839,7 +848,7 @@ impl Reservations {
                 // It begins before the check. So no command is sent long after the check, even if
                 // this host stands still or another path takes long.
                 let deadline = self.limits.deadline(clock::now());
-                if !may(action) || !self.begin(drive, action, deadline, serial, &sender) {
+                if !may(drive, action) || !self.begin(drive, action, deadline, serial, &sender) {
                     procedure.on_answer(drive, Answer::Silent);
                     continue;
                 }
@@ -1014,12 +1023,19 @@ fn read_table(
 
 /// The answer to an order that was given by every path: a conflict if one path has it, else done if
 /// one path has done it. A removal is not done while it may still reach the drive by another path.
+/// A host that another one has removed has its key on no path: so it is still registered where one
+/// path confirms its key, and the other paths came back without it.
 fn by_each(order: &ReserveOrder, answers: Vec<Result<ReserveAnswer, TransportError>>) -> Answer {
     let is_unknown = |it: &Result<_, _>| matches!(it, Err(TransportError::Unknown(_)));
     if matches!(order, ReserveOrder::Unregister(_)) && answers.iter().any(is_unknown) {
         return Answer::Silent;
     }
-    answer(answers.into_iter().flatten().collect())
+    let mut all: Vec<ReserveAnswer> = answers.into_iter().flatten().collect();
+    let confirms = matches!(order, ReserveOrder::Register { anew: false, .. });
+    if confirms && all.contains(&ReserveAnswer::Done) {
+        all.retain(|it| *it != ReserveAnswer::Conflict);
+    }
+    answer(all)
 }
 
 fn answer(all: Vec<ReserveAnswer>) -> Answer {
@@ -1054,6 +1070,19 @@ mod tests {
         assert_eq!(by_each(&remove, vec![unsent()]), Answer::Silent);
         let register = ReserveOrder::Register { key: 1, anew: true };
         assert_eq!(by_each(&register, vec![lost(), done()]), Answer::Done);
+    }
+
+    #[test]
+    fn a_host_is_still_registered_where_one_path_has_its_key() {
+        let (done, conflict) = (|| Ok(ReserveAnswer::Done), || Ok(ReserveAnswer::Conflict));
+        let lost = || Err(TransportError::Unknown("lost".into()));
+        let confirm = ReserveOrder::Register { key: 1, anew: false };
+        assert_eq!(by_each(&confirm, vec![done(), conflict()]), Answer::Done);
+        assert_eq!(by_each(&confirm, vec![conflict(), lost()]), Answer::Conflict);
+        let register = ReserveOrder::Register { key: 1, anew: true };
+        assert_eq!(by_each(&register, vec![done(), conflict()]), Answer::Conflict);
+        let remove = ReserveOrder::Unregister(1);
+        assert_eq!(by_each(&remove, vec![done(), conflict()]), Answer::Conflict);
     }
 
     #[test]
@@ -1173,15 +1202,25 @@ mod tests {
         assert!(reservations.is_leaving(), "the other order has not been carried out yet");
     }
 
-    /// A drive on which this host is registered, until another host removes it during a look at
-    /// the drive, after it has found this host's lock of the other group lapsed.
-    struct Removes {
+    /// A drive with one path, at which something happens during each look.
+    struct Watched {
         keys: std::sync::Mutex<Vec<u64>>,
-        is_removed: std::sync::atomic::AtomicBool,
-        other: Arc<Owner>,
+        on_look: Box<OnLook>,
     }
 
-    impl crate::transport::DrivePath for Removes {
+    /// What happens to the keys of a drive, and elsewhere.
+    type OnLook = dyn Fn(&mut Vec<u64>) + Send + Sync;
+
+    impl Watched {
+        fn new(
+            keys: Vec<u64>,
+            on_look: impl Fn(&mut Vec<u64>) + Send + Sync + 'static,
+        ) -> Arc<Watched> {
+            Arc::new(Watched { keys: std::sync::Mutex::new(keys), on_look: Box::new(on_look) })
+        }
+    }
+
+    impl crate::transport::DrivePath for Watched {
         fn execute(
             &self,
             _: &DriveCommand,
@@ -1205,12 +1244,7 @@ mod tests {
                         by_path: false,
                     };
                     // The answer is on its way while the other drives of the group are awaited.
-                    // Meanwhile the lock of the other group gets into danger, its group is killed,
-                    // and another host removes this one and takes the lock.
-                    if !self.is_removed.swap(true, Ordering::SeqCst) {
-                        self.other.set_killed();
-                        keys.clear();
-                    }
+                    (self.on_look)(&mut keys);
                     ReserveAnswer::Report(report)
                 }
                 ReserveOrder::Register { key, anew } if anew || keys.contains(&key) => {
@@ -1227,37 +1261,52 @@ mod tests {
     const VG0: ResourceId = ResourceId::from_bytes([2; 64]);
     const VG1: ResourceId = ResourceId::from_bytes([3; 64]);
 
-    /// A host that has started VG1, with an active LV on a drive.
+    /// A host that has started VG1, with an active LV on the first of its drives.
     struct Beside {
         reservations: Arc<Reservations>,
-        drive: DriveRef,
-        path: Arc<Removes>,
+        drives: Vec<DriveRef>,
+        paths: Vec<Arc<Watched>>,
         other: Arc<Owner>,
         /// The time for which VG1's locks are safe.
         safe: Arc<std::sync::Mutex<Duration>>,
     }
 
+    const LEASE: Duration = Duration::from_secs(60);
+
     impl Beside {
         /// `told`: whether the active LVs can be told.
         fn new(told: Result<(), ()>) -> Beside {
-            let timing = Timing::for_lease(Duration::from_secs(60));
-            let (me, limits) = (HostId::new([1; 16], "host1"), Limits::new(&timing));
-            let topology = Topology::new([("/dev/d0".to_owned(), "/nowhere".into())].into());
             let other = Arc::new(Owner::new("volume group vg1".into(), None));
-            let path = Arc::new(Removes {
-                keys: std::sync::Mutex::new(vec![Key::of(&me).number()]),
-                is_removed: false.into(),
-                other: other.clone(),
-            });
-            let it = path.clone();
-            let connect =
-                move |_: &str, _: &_| -> Arc<dyn crate::transport::DrivePath> { it.clone() };
+            let safe = Arc::new(std::sync::Mutex::new(LEASE));
+            let path = Watched::new(vec![Self::key()], |_| ());
+            Beside::with(vec![path], other, safe, told)
+        }
+
+        fn key() -> u64 {
+            Key::of(&HostId::new([1; 16], "host1")).number()
+        }
+
+        fn with(
+            paths: Vec<Arc<Watched>>,
+            other: Arc<Owner>,
+            safe: Arc<std::sync::Mutex<Duration>>,
+            told: Result<(), ()>,
+        ) -> Beside {
+            let timing = Timing::for_lease(LEASE);
+            let (me, limits) = (HostId::new([1; 16], "host1"), Limits::new(&timing));
+            let names: Vec<String> = (0..paths.len()).map(|at| format!("/dev/d{at}")).collect();
+            let nodes = names.iter().map(|name| (name.clone(), format!("/nowhere{name}").into()));
+            let topology = Topology::new(nodes.collect());
+            let its = paths.clone();
+            let connect = move |name: &str, _: &_| -> Arc<dyn crate::transport::DrivePath> {
+                its[(0..its.len()).find(|at| name.ends_with(&format!("d{at}"))).unwrap()].clone()
+            };
             let drives = Arc::new(Drives::new(topology, Box::new(connect), limits));
-            let drive = drives.members(&["/dev/d0".to_owned()]).members[0].drive;
-            let identity = drives.identity(drive);
+            let members = drives.members(&names).members;
+            let all: Vec<DriveRef> = members.iter().map(|member| member.drive).collect();
+            let identity = drives.identity(all[0]);
             let never = Instant::default();
             let reservations = Reservations::start(me, timing, limits, drives, never).unwrap();
-            let safe = Arc::new(std::sync::Mutex::new(timing.lease));
             let date = safe.clone();
             reservations.connect(Link {
                 fail: Box::new(|_, _| {}),
@@ -1268,13 +1317,20 @@ mod tests {
                     Ok(vec![InUse { vg: VG1, drives: Some(vec![identity.clone()]) }])
                 }),
             });
-            let started = Group::new(other.clone(), vec![drive], Vec::new(), vec![drive]);
+            let started = Group::new(other.clone(), vec![all[0]], Vec::new(), vec![all[0]]);
             reservations.groups.lock().insert(VG1, started);
-            Beside { reservations, drive, path, other, safe }
+            Beside { reservations, drives: all, paths, other, safe }
         }
 
         fn is_doubtful(&self) -> bool {
-            self.reservations.doubtful(VG0, &[self.drive]) == [self.drive]
+            self.reservations.doubtful(VG0, &self.drives) == self.drives
+        }
+
+        /// Starts VG0 on all drives. Returns the number of keys on each then.
+        fn start(&self) -> (Result<(), String>, Vec<usize>) {
+            let owner = Arc::new(Owner::new("volume group vg0".into(), None));
+            let started = self.reservations.enrol(VG0, &owner, &self.drives, false);
+            (started, self.paths.iter().map(|it| it.keys.lock().unwrap().len()).collect())
         }
     }
 
@@ -1283,24 +1339,47 @@ mod tests {
     fn a_drive_is_doubtful_where_a_group_in_use_is_lost_or_may_be_soon() {
         let bench = Beside::new(Ok(()));
         assert!(!bench.is_doubtful());
-        assert_eq!(bench.reservations.doubtful(VG1, &[bench.drive]), [], "the group itself");
-        *bench.safe.lock().unwrap() = Timing::for_lease(Duration::from_secs(60)).linger;
+        assert_eq!(bench.reservations.doubtful(VG1, &bench.drives), [], "the group itself");
+        *bench.safe.lock().unwrap() = Timing::for_lease(LEASE).linger;
         assert!(bench.is_doubtful(), "it may be lost before an order arrives");
-        *bench.safe.lock().unwrap() = Duration::from_secs(60);
+        *bench.safe.lock().unwrap() = LEASE;
         bench.other.set_killed();
         assert!(bench.is_doubtful(), "killed");
         assert!(Beside::new(Err(())).is_doubtful(), "what is active cannot be told");
     }
 
     /// A volume group is started on a drive of another one, which is in use and healthy when the
-    /// start begins. The start registers for as long as the slowest drive needs.
+    /// start begins. The start registers for as long as the slowest drive needs. Meanwhile the lock
+    /// of the other group gets into danger, its group is killed, and another host removes this one
+    /// and takes the lock.
     #[test]
     fn a_start_does_not_register_again_where_a_group_in_use_is_lost_meanwhile() {
-        let bench = Beside::new(Ok(()));
-        let owner = Arc::new(Owner::new("volume group vg0".into(), None));
-        let enrolled = bench.reservations.enrol(VG0, &owner, &[bench.drive], false);
-        let keys = bench.path.keys.lock().unwrap().clone();
-        assert!(bench.path.is_removed.load(Ordering::SeqCst));
-        assert!(keys.is_empty(), "the lost LV writes again beside its new holder: {enrolled:?}");
+        let other = Arc::new(Owner::new("volume group vg1".into(), None));
+        let (killed, is_removed) = (other.clone(), std::sync::atomic::AtomicBool::new(false));
+        let path = Watched::new(vec![Beside::key()], move |keys| {
+            if !is_removed.swap(true, Ordering::SeqCst) {
+                killed.set_killed();
+                keys.clear();
+            }
+        });
+        let safe = Arc::new(std::sync::Mutex::new(LEASE));
+        let bench = Beside::with(vec![path], other, safe, Ok(()));
+        let (started, keys) = bench.start();
+        assert!(bench.other.is_killed());
+        assert_eq!(keys, [0], "the lost LV writes again beside its new holder: {started:?}");
+        assert!(started.unwrap_err().contains(&Obstacle::OthersInUse(bench.drives[0]).to_string()));
+    }
+
+    /// A moment after the start of VG0 on two drives has begun, VG1's locks are renewed.
+    #[test]
+    fn a_start_goes_on_where_the_locks_of_a_group_in_use_are_renewed_meanwhile() {
+        let other = Arc::new(Owner::new("volume group vg1".into(), None));
+        let safe = Arc::new(std::sync::Mutex::new(Timing::for_lease(LEASE).linger));
+        let paths = [vec![Beside::key()], Vec::new()].map(|keys| {
+            let safe = safe.clone();
+            Watched::new(keys, move |_| *safe.lock().unwrap() = LEASE)
+        });
+        let bench = Beside::with(paths.to_vec(), other, safe, Ok(()));
+        assert_eq!(bench.start(), (Ok(()), vec![1, 1]));
     }
 }

@@ -104,16 +104,15 @@ impl Running {
             kill_command: kill_command(config, lvm_path),
         };
         let runtime = Arc::new(Runtime::start(drives.clone(), settings).map_err(no_thread)?);
-        reservations.iter().for_each(|it| it.connect(link(&runtime, devices.clone())));
         let metrics = runtime.metrics().clone();
         let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics))
             .map_err(no_thread)?;
         let undoing = earlier.undoing;
         let watches = watchdog.clone();
         let dates = Dates { timing, leases, fencing, note, watchdog: watches, earlier: undoing };
-        let orphans = Orphans::find(runtime.clone(), store.clone(), devices, dates)
+        let orphans = Orphans::find(runtime.clone(), store.clone(), devices.clone(), dates)
             .map_err(|error| Error::NotRunning(format!("notes cannot be read: {error}")))?;
-        reservations.iter().for_each(|it| keep_registered(it, &orphans));
+        reservations.iter().for_each(|it| attach(it, &runtime, &orphans, devices.clone()));
         let votes = Votes {
             state,
             runtime: Arc::downgrade(&runtime),
@@ -323,16 +322,21 @@ impl Running {
     }
 }
 
-/// The services of the runtime for the reservations.
-fn link(runtime: &Arc<Runtime>, devices: Devices) -> Link {
+/// The services of the rest of the library for the reservations.
+fn link(runtime: &Arc<Runtime>, orphans: &Arc<Orphans>, devices: Devices) -> Link {
     let [kills, asks, notes] = [(); 3].map(|()| Arc::downgrade(runtime));
+    let left = Arc::downgrade(orphans);
     Link {
         fail: Box::new(move |owner, why| {
             if let Some(runtime) = kills.upgrade() {
                 runtime.fail(owner, why, None);
             }
         }),
-        safe_until: Box::new(move |lock| asks.upgrade()?.safe_until(lock)),
+        // The orphans are asked first: one that is proven meanwhile has no date before.
+        safe_until: Box::new(move |vg| {
+            let runtime = asks.upgrade()?;
+            left.upgrade()?.all_kept(&vg).then(|| runtime.safe_until(vg))?
+        }),
         // The next life that registers waits as for what undoes a membership.
         note_leaving: Box::new(move || {
             notes.upgrade().is_some_and(|runtime| runtime.note_undoing(Undone::Others))
@@ -396,8 +400,15 @@ fn kill_command(
     })
 }
 
-/// Keeps the registrations on the drives of what an earlier lvmlockd left.
-fn keep_registered(reservations: &Reservations, orphans: &Arc<Orphans>) {
+/// Attaches the reservations to the rest of the library. The registrations on the drives of what an
+/// earlier lvmlockd left are kept.
+fn attach(
+    reservations: &Reservations,
+    runtime: &Arc<Runtime>,
+    orphans: &Arc<Orphans>,
+    devices: Devices,
+) {
+    reservations.connect(link(runtime, orphans, devices));
     let left = Arc::downgrade(orphans);
     let drives_of = move |vg| left.upgrade().map(|it| it.drives_of_others(&vg));
     reservations.keep_on(move |vg| drives_of(vg).unwrap_or_default());

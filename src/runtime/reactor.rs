@@ -18,7 +18,7 @@ use crate::drives::queue::{ReplyHandler, Urgency};
 use crate::fencing::kill::Killing;
 use crate::fencing::safe_note;
 use crate::fencing::watchdog::guards::VgGuards;
-use crate::lock::{LockSpec, Owner, RequestResult, role_of, same_drives, vg_of};
+use crate::lock::{LockSpec, Owner, RequestResult, membership_of, role_of, same_drives, vg_of};
 use crate::metrics::Metrics;
 use crate::state::undo_note::Undone;
 use crate::sys::clock;
@@ -235,10 +235,7 @@ impl Reactor {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
                 let _ = waiter.send(entry.and_then(|entry| entry.safe_mode(clock::now())));
             }
-            Message::SafeUntil { resource, waiter } => {
-                let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
-                let _ = waiter.send(entry.and_then(|entry| entry.safe_until()));
-            }
+            Message::SafeUntil { group, waiter } => drop(waiter.send(self.safe_until(&group))),
             Message::NoteUndoing { undone, waiter } => drop(waiter.send(self.may_undo(undone))),
             Message::Cleared { lock, token, cleared } => self.cleared(lock, token, cleared),
             Message::Reply { lock, token, reply } => self.step(lock, Input::Reply(token, reply)),
@@ -251,6 +248,19 @@ impl Reactor {
             Message::Stop => return false,
         }
         true
+    }
+
+    /// The earliest time until which the locks of a volume group are safe that this host holds or
+    /// uses, with its membership. A lost lock that is in use is not safe at any time.
+    fn safe_until(&self, group: &ResourceId) -> Option<Instant> {
+        let membership = self.names.get(&membership_of(group)).and_then(|id| self.locks.get(id))?;
+        let counts = |entry: &Entry| {
+            let is_held = entry.engine.as_ref().is_some_and(|engine| engine.mode().is_some());
+            vg_of(&entry.spec.resource) == *group && (entry.is_in_use() || is_held)
+        };
+        let locks = self.locks.values().filter(|entry| counts(entry));
+        let dates = locks.map(|entry| entry.safe_until().unwrap_or_default());
+        Some(dates.fold(membership.safe_until()?, Instant::min))
     }
 
     fn spread(&mut self, resources: &[ResourceId], drives: &[Member]) {

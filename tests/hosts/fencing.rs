@@ -4,6 +4,7 @@ mod late;
 mod noted;
 mod others;
 mod paths;
+mod ways;
 
 use super::{
     Bench, Error, Exclusive, Host, Resource, Shared, VG, eventually, is_held, is_storage, lv,

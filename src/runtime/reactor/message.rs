@@ -31,8 +31,8 @@ pub enum Message {
     Fail { owner: Arc<Owner>, why: String, until: Option<Instant> },
     /// Report the mode in which a lock is held.
     Mode { resource: ResourceId, waiter: Sender<Option<Mode>> },
-    /// Report the time until which a lock is safe.
-    SafeUntil { resource: ResourceId, waiter: Sender<Option<Instant>> },
+    /// Report the earliest time until which the locks of a volume group are safe.
+    SafeUntil { group: ResourceId, waiter: Sender<Option<Instant>> },
     /// Note that something is about to be handed out that undoes this; report whether it may be.
     NoteUndoing { undone: Undone, waiter: Sender<bool> },
     /// A command that waited for the removal of dead hosts may be sent, or not.

@@ -1,13 +1,14 @@
 //! Drives that something else reserves, too, and drives of several volume groups.
 
-use super::super::{Bench, Exclusive, Resource, VG, VG_UUID, eventually, is_storage, lv};
+use super::super::{Bench, Exclusive, Resource, VG, VG_UUID, eventually, is_storage, lv, lv_on};
+use super::ways::{State, Way};
 use super::{LEASE, PATIENCE, bench_of, id, text};
 use idm_fencing::Key;
 use idm_protocol::reservation::scsi::ChangeAction::{
     Clear, PreemptAndAbort, Register, RegisterAndIgnore,
 };
 use lvmlockd_idm::lock::{LockspaceKey, Scope};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The key that lvmpersist makes for the host with id 1.
 const LVMPERSIST: u64 = 0x1000_0000_0000_0001;
@@ -82,12 +83,17 @@ impl Bench {
         let pvs = drives.iter().flat_map(both).collect();
         Scope::Vg { name: name.into(), uuid: uuid.into(), pvs }
     }
+
+    /// The other volume group, on three drives.
+    fn other_scope(&self) -> Scope {
+        self.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL)
+    }
 }
 
 #[test]
 fn a_start_that_fails_leaves_the_registrations_of_other_volume_groups() {
     let bench = Bench::with_profile(5, "current");
-    let other = bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
+    let other = bench.other_scope();
     let this = bench.scope_on("vg0", VG_UUID, &["d0", "d3", "d4"]);
     let (a, b) = (bench.known(1, true), bench.known(2, true));
     b.start(OTHER, other.clone()).unwrap();
@@ -183,7 +189,7 @@ fn a_host_that_is_removed_while_it_starts_registers_again() {
 /// before the other one, whose LV is active, is started.
 fn stopped_beside_an_orphan(is_removed: bool) {
     let bench = bench_of("current");
-    let other = || bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
+    let other = || bench.other_scope();
     let (a, b) = (bench.registered(1), bench.registered(2));
     a.start(OTHER, other()).unwrap();
     if !is_removed {
@@ -218,7 +224,7 @@ fn a_removal_leaves_the_registrations_for_orphans_of_another_volume_group() {
 #[test]
 fn a_start_does_not_let_a_lost_lv_of_another_volume_group_write_again() {
     let bench = bench_of("current");
-    let other = || bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
+    let other = || bench.other_scope();
     let (a, b) = (bench.registered(1), bench.registered(2));
     a.start(OTHER, other()).unwrap();
     b.start(OTHER, other()).unwrap();
@@ -243,7 +249,7 @@ fn a_start_does_not_let_a_lost_lv_of_another_volume_group_write_again() {
 #[test]
 fn a_removal_of_the_last_volume_group_on_a_disk_ends_its_reservation() {
     let bench = bench_of("current");
-    let other = || bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
+    let other = || bench.other_scope();
     let a = bench.registered(1);
     a.start(OTHER, other()).unwrap();
     drop(a);
@@ -262,4 +268,106 @@ fn a_removal_of_the_last_volume_group_on_a_disk_ends_its_reservation() {
     waits_a_lease_and_a_half();
     let left: Vec<_> = ALL.iter().filter(|drive| bench.count(drive, 1) > 0).collect();
     assert!(left.is_empty() && bench.takes_data("d0", "other.0"), "still registered: {left:?}");
+}
+
+/// lvmlockd of a host with an active LV is dead for longer than a lease. It is started again, and
+/// starts the volume group, while another host removes it, which takes a moment because a drive
+/// hangs there. The LV's drive is back on this host just after it was removed, and another volume
+/// group on the same disks is started.
+#[test]
+fn a_start_does_not_register_again_where_a_group_in_use_was_judged_dead_before_its_start() {
+    const LEASE: Duration = Duration::from_secs(24);
+    let bench = bench_of("current");
+    let other = || bench.other_scope();
+    let (to_d0, to_d2) = (Way::new(&bench, "d0"), Way::new(&bench, "d2"));
+    let host = |number| bench.host_by(number, LEASE, [(1, &to_d0), (2, &to_d2)]);
+    let on_d0 = || lv_on(1, &["d0", "d0-too"]);
+    let (a, b) = (host(1), host(2));
+    a.start(VG, bench.known_scope()).unwrap();
+    b.start(VG, bench.known_scope()).unwrap();
+    a.lock(1, on_d0(), Exclusive).unwrap();
+    super::activate(&bench.sysfs(1), 1);
+    drop(a);
+    std::thread::sleep(LEASE + Duration::from_millis(500));
+    let looks = || {
+        let stats = bench.control("stats d0");
+        stats.lines().find(|it| it.starts_with("reserve-in")).map(str::to_owned)
+    };
+    to_d0.set(State::Cut);
+    to_d2.set(State::Held);
+    let before = looks();
+    let (_a, started, writes) = std::thread::scope(|scope| {
+        let takes = scope.spawn(|| b.lock(1, on_d0(), Exclusive));
+        eventually(PATIENCE, "the look", || looks() != before);
+        let a = host(1);
+        a.manager.recover();
+        eventually(PATIENCE, "the kill command", || bench.killed().contains("vg0"));
+        a.start(VG, bench.known_scope()).unwrap();
+        assert_eq!(ALL.map(|drive| bench.count(drive, 1)), [2, 2, 2], "the machine is too slow");
+        let is_removed = || ["d0", "d1"].iter().all(|drive| bench.count(drive, 1) == 0);
+        eventually(PATIENCE, "the removal", is_removed);
+        to_d0.set(State::Open);
+        let started = a.start(OTHER, other());
+        takes.join().unwrap().expect("it is removed for the lock");
+        let writes = bench.takes_data("d0", "host1.0");
+        (a, started, writes)
+    });
+    assert!(!writes, "the LV writes again beside its new holder; start: {started:?}");
+}
+
+/// lvmlockd is dead while a path comes back without its registration. The other path is registered,
+/// so that nobody has removed this host.
+#[test]
+fn a_restarted_lvmlockd_starts_where_a_path_of_a_drive_came_back_unregistered() {
+    let bench = bench_of("current");
+    let (a, _b) = (bench.registered(1), bench.registered(2));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    super::activate(&bench.sysfs(1), 1);
+    drop(a);
+    bench.change("d0", "host1.1", Register, [key(1), 0]);
+    assert_eq!(ALL.map(|drive| bench.count(drive, 1)), [1, 2, 2]);
+    let a = bench.known(1, true);
+    a.manager.recover();
+    let started = a.start(VG, bench.known_scope());
+    assert!(started.is_ok(), "refused: {started:?}");
+}
+
+/// The LV is on one drive, which this host hardly reaches: the LV's lock gets into danger, its
+/// volume group is killed, and so its membership is given up, which was safe for long. The order to
+/// register for another volume group was given before that, and is carried out late.
+#[test]
+fn an_order_to_register_does_not_arrive_after_a_group_was_killed_whose_membership_was_safe() {
+    const LEASE: Duration = Duration::from_secs(12);
+    let bench = bench_of("current");
+    let other = || bench.other_scope();
+    let to_d0 = Way::new(&bench, "d0");
+    let host = |number| bench.host_by(number, LEASE, [(1, &to_d0)]);
+    let on_d0 = || lv_on(1, &["d0", "d0-too"]);
+    let (a, b) = (host(1), host(2));
+    a.start(VG, bench.known_scope()).unwrap();
+    b.start(VG, bench.known_scope()).unwrap();
+    let locked = Instant::now();
+    let at = |ms: u64| {
+        std::thread::sleep(Duration::from_millis(ms).saturating_sub(locked.elapsed()));
+    };
+    a.lock(1, on_d0(), Exclusive).unwrap();
+    super::activate(&bench.sysfs(1), 1);
+    to_d0.set(State::Cut);
+    at(8900);
+    bench.control("delay d1 200");
+    let (started, writes) = std::thread::scope(|scope| {
+        to_d0.set(State::Open);
+        let starts = scope.spawn(|| a.start(OTHER, other()));
+        at(9100);
+        to_d0.set(State::Held);
+        at(9700);
+        bench.control("delay d1 0");
+        eventually(PATIENCE, "the lock", || b.lock(1, on_d0(), Exclusive).is_ok());
+        assert_eq!(bench.count("d0", 1), 0);
+        to_d0.set(State::Open);
+        std::thread::sleep(Duration::from_millis(300));
+        let writes = bench.takes_data("d0", "host1.0") || bench.takes_data("d0", "host1.1");
+        (starts.join().unwrap(), writes)
+    });
+    assert!(!writes, "the LV writes again beside its new holder; start: {started:?}");
 }

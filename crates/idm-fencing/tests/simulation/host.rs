@@ -646,13 +646,15 @@ fn answer(action: &Action, ends: Vec<PartEnd>) -> Answer {
             Answer::Seen(Seen { table: Arc::clone(&table), ..*seen })
         }
         (Action::Read | Action::Look, ..) => Answer::Silent,
-        // By one path at least, and refused by none.
+        // By one path at least, and refused by none; a key that one path has is still registered.
         (_, one, other) => {
             let all: Vec<PartEnd> = one.into_iter().chain(other).collect();
             let any = |kind: fn(&PartEnd) -> bool| all.iter().any(kind);
-            if any(|end| matches!(end, PartEnd::Conflict)) {
+            let is_done = any(|end| matches!(end, PartEnd::Done));
+            let confirms = *action == Action::Register { anew: false };
+            if any(|end| matches!(end, PartEnd::Conflict)) && !(confirms && is_done) {
                 Answer::Conflict
-            } else if any(|end| matches!(end, PartEnd::Done)) {
+            } else if is_done {
                 Answer::Done
             } else {
                 Answer::Silent
