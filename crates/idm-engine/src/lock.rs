@@ -163,9 +163,8 @@ impl Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Target {
     set: Fingerprint,
-    /// The moment until which the lock may be missing there, and the moment when it got that time.
+    /// The moment until which the lock may be missing there.
     spared_until: Instant,
-    spared_at: Instant,
 }
 
 /// The limit of a lock that hosts with some list of drives did not meet.
@@ -350,15 +349,15 @@ impl Lock {
         let stands = self.stands();
         let ready = |s: &Replica| self.ready_at(s, stands).is_some_and(|at| at <= now);
         let at = self.replicas.iter().position(ready)?;
-        if self.keeps_unmarked(at, now) {
-            return self.next_command(now);
-        }
         let step = self.replicas[at].plan.take()?.step;
         let command = self.encode(step, &self.replicas[at]);
         let mark = self.stamp_for(step, &self.replicas[at]).mark();
         self.last_token += 1;
         let token = Token(self.last_token);
         let replica = &mut self.replicas[at];
+        if let (Step::Unlock(_), Task::Take(_)) = (step, &replica.task) {
+            replica.given_back = Some(now);
+        }
         let undoes = replica.undoes(step, now);
         let held = matches!(replica.hold, Hold::Held { .. });
         let doubts = self.distrust != Distrust::None;

@@ -237,6 +237,9 @@ pub(crate) struct Replica {
     pub(crate) marked_at: Instant,
     /// The mark that a command of this host may write there instead.
     pub(crate) remark: Remark,
+    /// The moment when this host gave the lock back here, to write its record anew with a mark. It
+    /// has not been taken again since.
+    pub(crate) given_back: Option<Instant>,
     /// The moment until which a command of this host, in this life or an earlier one, may reach the
     /// drive and undo a new grant.
     pub(crate) barred_until: Instant,
@@ -289,6 +292,7 @@ impl Replica {
             mark: None,
             marked_at: Instant::default(),
             remark: Remark::default(),
+            given_back: None,
             barred_until: earlier_until,
             demote_until: Instant::default(),
             promote_until: Instant::default(),
@@ -308,6 +312,9 @@ impl Replica {
 
     /// Begins another task. A command that is on its way stays there; its reply only teaches facts.
     pub(crate) fn assign(&mut self, task: Task) {
+        if matches!(task, Task::Clean(_)) {
+            self.given_back = None;
+        }
         self.task = task;
         self.plan = None;
         self.epoch = self.epoch.wrapping_add(1);
@@ -327,10 +334,11 @@ impl Replica {
         if matches!(self.task, Task::Clean(_)) || self.gap || !self.is_marked(set) {
             return false;
         }
-        if self.is_being_unlocked() {
+        let flies = self.flight.as_ref().map(|flight| flight.step);
+        if matches!(flies, Some(Step::Unlock(_) | Step::Destroy)) {
             return false;
         }
-        let demoting = self.flight.as_ref().is_some_and(|flight| flight.step.demotes());
+        let demoting = flies.is_some_and(Step::demotes);
         let undone = since < self.barred_until && !broken!(rules, ReleaseOrder);
         let demoted = since < self.demote_until && !broken!(rules, DemoteOrder);
         !undone && (mode == Mode::Shared || (held == Mode::Exclusive && !demoted && !demoting))
@@ -417,12 +425,6 @@ impl Replica {
     /// Whether a command is on its way that writes a record of this host.
     pub(crate) fn is_being_written(&self) -> bool {
         self.flight.as_ref().is_some_and(|flight| flight.step.writes())
-    }
-
-    /// Whether a command is on its way that gives the lock back.
-    pub(crate) fn is_being_unlocked(&self) -> bool {
-        let gives_back = |flight: &Flight| matches!(flight.step, Step::Unlock(_) | Step::Destroy);
-        self.flight.as_ref().is_some_and(gives_back)
     }
 
     /// Whether this host's record is exclusive, whatever is still on its way.
@@ -521,6 +523,7 @@ impl Replica {
             (flight.step, status)
         {
             self.hold = Hold::Held { mode, since };
+            self.given_back = None;
             return self.absorb_mark(flight, true);
         }
         // The moment until which the command may still reach the drive.

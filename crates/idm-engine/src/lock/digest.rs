@@ -78,6 +78,7 @@ impl Replica {
             mark,
             marked_at,
             remark,
+            given_back,
             barred_until,
             demote_until,
             promote_until,
@@ -93,7 +94,7 @@ impl Replica {
             missed: _,
             not_idm: _,
         } = self;
-        (mark, marked_at, remark).hash(state);
+        (mark, marked_at, remark, given_back).hash(state);
         (role, hold, gap, foreign, contested, target, original).hash(state);
         (value, keeps_value && *stale_value, disproved).hash(state);
         hash_task(task, state);

@@ -63,7 +63,7 @@ impl Lock {
                 if matches!(heard, Heard::Status(_)) && self.marks(&self.replicas[at]) {
                     return self.replicas[at].plan(Step::Look(Look::Holders), now);
                 }
-                if self.has_to_be_marked_anew(at, now) || self.can_be_marked_anew(at, now) {
+                if self.has_to_be_marked_anew(at, now) {
                     return self.retake(at, now);
                 }
                 let settled = mode == goal && since >= self.shaken_at;

@@ -28,7 +28,7 @@
 
 use super::{Held, Lock, MAX_DRIVES, Moving, NO_SET, Phase, Target, Unseen};
 use crate::api::{DriveRef, Event, Fingerprint, Instant, Member, Timing};
-use crate::replica::{Hold, Replica, Role, Step, Task};
+use crate::replica::{Hold, Replica, Role, Task};
 use crate::rules::broken;
 use crate::stamp::{Mark, Stamp};
 use alloc::vec::Vec;
@@ -57,9 +57,8 @@ impl Lock {
                 let drives = self.replicas.iter().filter(|s| s.target).map(|s| s.drive).collect();
                 self.unseen = Some(Unseen { until, drives });
             }
-            let never = Instant::default();
-            let target = Target { set, spared_until: never, spared_at: never };
-            self.target = (set != self.set).then_some(target);
+            let spared_until = Instant::default();
+            self.target = (set != self.set).then_some(Target { set, spared_until });
         }
         // Others may count other drives by now.
         self.has_witnesses |= self.target.is_some();
@@ -87,7 +86,7 @@ impl Lock {
             let limits = [adopted_until, self.unseen.as_ref().map(|unseen| unseen.until)];
             let lease = limits.into_iter().flatten().fold(lease, Instant::min);
             let spared_until = unseen_since_before.unwrap_or(lease);
-            self.target = self.target.map(|it| Target { spared_until, spared_at: now, ..it });
+            self.target = self.target.map(|target| Target { spared_until, ..target });
         }
         self.conclude(now);
     }
@@ -149,10 +148,11 @@ impl Lock {
         let half = Lock::nth_end(targets().filter_map(end), needed);
         let staying = targets().filter(|s| s.role == Role::Member);
         let staying = staying.map(|s| end(s).unwrap_or_default()).min();
-        // A drive that this host has given back itself was not lost before.
-        let given_back = |s: &Replica| s.barred_until > target.spared_at;
-        let spared_until = Some(target.spared_until).filter(|_| !targets().any(given_back));
-        Some(half.max(staying).max(spared_until).unwrap_or_default())
+        // A drive that this host has given back itself is taken again in a moment, or is missed.
+        let missed = |at: Instant| at + self.config.timing.patience / 4;
+        let given_back = targets().filter_map(|s| s.given_back).min();
+        let spared_until = given_back.map_or(target.spared_until, missed);
+        Some(half.max(staying).unwrap_or_default().max(spared_until))
     }
 
     /// Whether the votes are to move, and have not yet.
@@ -323,58 +323,6 @@ impl Lock {
         // The UNLOCK may be reported as lost, and bars the drive after that.
         let Timing { linger, patience, .. } = self.config.timing;
         bound.is_some_and(|end| end > now + 2 * linger + patience)
-    }
-
-    /// Keeps a drive in place of sending its planned UNLOCK, after which its record would be
-    /// written anew, if the record is needed. Returns whether it does: the VG's drives may have
-    /// been named since that was planned.
-    pub(super) fn keeps_unmarked(&mut self, at: usize, now: Instant) -> bool {
-        let replica = &self.replicas[at];
-        let plan = replica.plan.map(|plan| plan.step);
-        let (Task::Take(_), Some(Step::Unlock(_)), Hold::Held { mode, since }) =
-            (&replica.task, plan, replica.hold)
-        else {
-            return false;
-        };
-        let needs = self.needs_record(at, now);
-        if needs {
-            self.keep(at, mode, since, now);
-        }
-        needs
-    }
-
-    /// Whether a drive that votes is kept without the mark that it needs to count, and its record
-    /// is not needed any more: it can be taken anew.
-    pub(super) fn can_be_marked_anew(&mut self, at: usize, now: Instant) -> bool {
-        let replica = &self.replicas[at];
-        let is_kept = replica.role == Role::Member && !replica.is_marked(self.set);
-        let Phase::Held(Held { lapsed: None, change: None, .. }) = self.phase else {
-            return false;
-        };
-        is_kept && !self.needs_record(at, now)
-    }
-
-    /// Whether the record on a drive keeps hosts out that nothing else would keep out: without it
-    /// the lock is not held, or too few of the VG's drives have it, whatever the marks of their
-    /// records. The time that a move has got keeps nobody out.
-    fn needs_record(&mut self, at: usize, now: Instant) -> bool {
-        let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else { return false };
-        let replica = &self.replicas[at];
-        if replica.target && replica.role == Role::Member {
-            let targets = || self.replicas.iter().enumerate().filter(|(_, s)| s.target);
-            let others = targets().filter(|(n, s)| *n != at && !s.is_being_unlocked());
-            let needed = self.rules.keep_quorum(targets().count());
-            let others = Lock::nth_end(others.filter_map(|(_, s)| self.lease_end(s)), needed);
-            // The UNLOCK may be reported as lost, and bars the drive after that.
-            let Timing { linger, patience, .. } = self.config.timing;
-            if others <= Some(now + linger + patience) {
-                return true;
-            }
-        }
-        let hold = core::mem::replace(&mut self.replicas[at].hold, Hold::None);
-        let without = self.bound(mode);
-        self.replicas[at].hold = hold;
-        without <= Some(now)
     }
 
     /// The set that a record of this host may name on a drive that is being taken. On one that is
