@@ -312,9 +312,6 @@ impl Replica {
 
     /// Begins another task. A command that is on its way stays there; its reply only teaches facts.
     pub(crate) fn assign(&mut self, task: Task) {
-        if matches!(task, Task::Clean(_)) {
-            self.given_back = None;
-        }
         self.task = task;
         self.plan = None;
         self.epoch = self.epoch.wrapping_add(1);
@@ -556,9 +553,7 @@ impl Replica {
                 match step {
                     Step::Break(mode) => self.may_change(mode, late),
                     // The drive may have lost that record, and have a shared one.
-                    Step::Try(mode) if was_exclusive && step.shares() => {
-                        self.may_change(mode, late);
-                    }
+                    Step::Try(mode) if was_exclusive => self.may_change(mode, late),
                     _ => {}
                 }
             }

@@ -5,7 +5,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::{Drive, Profile};
-use idm_engine::{Command, Event, Lock, Outcome};
+use idm_engine::{Command, Event, Lock, Outcome, Timing};
 use idm_protocol::{Mode, MutexOp, Reply, State, Status};
 
 /// The reply of a drive that can be reached, or not.
@@ -676,4 +676,66 @@ fn a_lost_answer_during_a_change_to_shared_costs_no_lock() {
         let lapsed = events(&mut a).contains(&Event::Lapsed);
         assert!(lost && believes(&bench, &a) && !lapsed);
     }
+}
+
+/// The UNLOCKs of two drives that are taken anew are lost, the second one a little later.
+#[test]
+fn a_drive_that_was_given_back_is_missed_a_quarter_of_the_time_for_an_answer_later() {
+    let (mut bench, mut a) = back_before_anything_is_sent(X, &[0, 1]);
+    let mut sent = [None; 2];
+    bench.paths[1] = Path::Cut;
+    while sent.contains(&None) {
+        a.on_timer(bench.now);
+        while let Some(command) = a.next_command(bench.now) {
+            let reply = reply_of(&mut bench, &command);
+            let reply = match op(&command) {
+                Some(MutexOp::Unlock) => {
+                    sent[command.drive.0 as usize] = Some(bench.now);
+                    Reply::Status(Status::Uncertain)
+                }
+                _ => reply,
+            };
+            a.on_reply(command.token, reply, bench.now);
+        }
+        bench.paths[1] = Path::Up;
+        bench.now = bench.now + SECOND / 100;
+    }
+    let [first, second] = sent.map(|at| at.expect("sent"));
+    let end = first + Timing::for_lease(LEASE).patience / 4;
+    assert!(first < second && second < end);
+    bench.now = end - Duration::from_micros(1);
+    assert!(believes(&bench, &a));
+    bench.now = end;
+    assert!(!believes(&bench, &a));
+}
+
+/// Drive 0 was given back, to be marked, and taken again. The VG gets two drives that do not answer
+/// later.
+#[test]
+fn a_move_gets_its_time_where_a_drive_was_taken_again() {
+    let (mut bench, mut a) = held_on(&[0], 5, forgetful());
+    assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
+    bench.log.clear();
+    bench.pass(&mut a, SECOND);
+    assert!(said(&bench, 0).contains(&"unlock"));
+    bench.paths[3..].fill(Path::Cut);
+    a.spread(&bench.members(&[0, 3, 4]), bench.now);
+    bench.pass(&mut a, LEASE / 2);
+    assert!(believes(&bench, &a), "{:?}", events(&mut a));
+}
+
+/// Another host takes drive 0 for a moment while it is taken anew. The VG gets two drives that do
+/// not answer.
+#[test]
+fn a_move_gets_its_time_where_another_host_was_faster() {
+    let (mut bench, mut a) = held_on(&[0], 5, forgetful());
+    assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
+    until_unlocked(&mut bench, &mut a);
+    let mut c = lv_lock(2);
+    take(&mut bench, &mut c, X, &[0], &[1, 2]);
+    bench.pass(&mut a, SECOND * 2);
+    bench.paths[3..].fill(Path::Cut);
+    a.spread(&bench.members(&[0, 3, 4]), bench.now);
+    bench.pass(&mut a, SECOND * 10);
+    assert!(believes(&bench, &a), "{:?}", events(&mut a));
 }

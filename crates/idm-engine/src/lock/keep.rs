@@ -255,6 +255,8 @@ impl Lock {
                     self.keep(at, mode, since, now);
                 }
                 Vote::Blocked(conflicts) => {
+                    // Another host keeps others out there now.
+                    replica.given_back = None;
                     self.note_foreign(at, &conflicts, now);
                     self.retake(at, now + renew);
                 }
