@@ -546,15 +546,13 @@ impl Replica {
             held @ Hold::Held { .. } => held,
         };
         match step {
-            Step::Try(_) | Step::Break(_) if unknown => {
+            Step::Try(mode) | Step::Break(mode) if unknown => {
                 self.hold = maybe;
                 self.stray_until = self.stray_until.max(late);
+                // The drive may have lost an exclusive record, and have a shared one.
                 let was_exclusive = matches!(maybe, Hold::Held { mode: Mode::Exclusive, .. });
-                match step {
-                    Step::Break(mode) => self.may_change(mode, late),
-                    // The drive may have lost that record, and have a shared one.
-                    Step::Try(mode) if was_exclusive => self.may_change(mode, late),
-                    _ => {}
+                if was_exclusive || matches!(step, Step::Break(_)) {
+                    self.may_change(mode, late);
                 }
             }
             Step::Try(_) if status == Status::Terminated => self.hold = maybe,

@@ -428,14 +428,47 @@ fn a_vg_that_gets_its_former_drives_back_meanwhile_costs_no_lock() {
 fn a_drive_that_is_silent_after_its_unlock_costs_no_lock() {
     (0..60).for_each(|steps| gets_its_former_drives_back(steps, false));
 }
+
+/// A lock on these of the VG's drives, whose REFRESH stores no mark.
+fn held_in(mode: Mode, drives: &[u32], of: u32) -> (Bench, Lock) {
+    let (mut bench, mut a) = held_on(drives, of, forgetful());
+    if mode == S {
+        bench.run(&mut a, convert(S));
+    }
+    (bench, a)
+}
+
+/// Lets time pass, in which drive 0 is given back, and the answer to that is lost.
+fn lose_an_unlock(bench: &mut Bench, lock: &mut Lock, time: Duration) {
+    let mut lost = false;
+    pass_with(bench, lock, time, |command| {
+        let unlock = (command.drive.0, op(command)) == (0, Some(MutexOp::Unlock));
+        match unlock && !core::mem::replace(&mut lost, true) {
+            true => Fate::Despite(Status::Uncertain),
+            false => Fate::Answered,
+        }
+    });
+    assert!(lost);
+}
+
+/// Lets time pass, in which drive 0 is given back and answers that. No later command reaches it.
+fn lose_drive_0_after_its_unlock(bench: &mut Bench, lock: &mut Lock, time: Duration) {
+    let mut is_free = false;
+    pass_with(bench, lock, time, |command| {
+        if is_free && command.drive.0 == 0 {
+            return Fate::Instead(Status::Unreachable);
+        }
+        is_free |= (command.drive.0, op(command)) == (0, Some(MutexOp::Unlock));
+        Fate::Answered
+    });
+    assert!(is_free && on(lock) == [1, 2]);
+}
+
 /// A lock whose votes have moved from these drives of five to all five. No REFRESH marks the
 /// records on the former, which are to be taken anew. Before anything of that is sent, the VG is
 /// the former drives again, on which the LV lies.
 fn back_before_anything_is_sent(mode: Mode, first: &[u32]) -> (Bench, Lock) {
-    let (mut bench, mut a) = held_on(first, 5, forgetful());
-    if mode == S {
-        bench.run(&mut a, convert(S));
-    }
+    let (mut bench, mut a) = held_in(mode, first, 5);
     spread(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
     let ready = is_ready(&mut a).expect("a majority");
     assert!(a.move_votes(&ready, bench.now));
@@ -448,14 +481,7 @@ fn back_before_anything_is_sent(mode: Mode, first: &[u32]) -> (Bench, Lock) {
 fn one_lost_answer_gives_no_other_host_an_lv_in_use() {
     for mode in [X, S] {
         let (mut bench, mut a) = back_before_anything_is_sent(mode, &[0]);
-        let mut lost = false;
-        pass_with(&mut bench, &mut a, MOMENT, |command| {
-            let unlock = (command.drive.0, op(command)) == (0, Some(MutexOp::Unlock));
-            match unlock && !core::mem::replace(&mut lost, true) {
-                true => Fate::Despite(Status::Uncertain),
-                false => Fate::Answered,
-            }
-        });
+        lose_an_unlock(&mut bench, &mut a, MOMENT);
         // The host that counts the VG's one drive, on which the LV lies.
         let mut c = lv_lock(2);
         take(&mut bench, &mut c, X, &[0], &[]);
@@ -468,10 +494,7 @@ fn one_lost_answer_gives_no_other_host_an_lv_in_use() {
 #[test]
 fn a_drive_that_was_away_is_missed_if_the_answer_of_its_unlock_is_lost() {
     for mode in [X, S] {
-        let (mut bench, mut a) = held_on(&[0], 5, forgetful());
-        if mode == S {
-            bench.run(&mut a, convert(S));
-        }
+        let (mut bench, mut a) = held_in(mode, &[0], 5);
         bench.pass(&mut a, SECOND * 20);
         bench.paths[0] = Path::Cut;
         assert!(travel(&mut bench, &mut a, &[0, 1, 2, 3, 4]));
@@ -479,14 +502,7 @@ fn a_drive_that_was_away_is_missed_if_the_answer_of_its_unlock_is_lost() {
         a.spread(&bench.members(&[0]), bench.now);
         bench.pass(&mut a, SECOND * 10);
         bench.paths[0] = Path::Up;
-        let mut lost = false;
-        pass_with(&mut bench, &mut a, SECOND * 20, |command| {
-            let unlock = (command.drive.0, op(command)) == (0, Some(MutexOp::Unlock));
-            match unlock && !core::mem::replace(&mut lost, true) {
-                true => Fate::Despite(Status::Uncertain),
-                false => Fate::Answered,
-            }
-        });
+        lose_an_unlock(&mut bench, &mut a, SECOND * 20);
         let mut c = lv_lock(2);
         take(&mut bench, &mut c, X, &[0], &[]);
         assert_one_holder(&bench, &a, &c);
@@ -517,25 +533,14 @@ fn a_drive_that_is_not_taken_again_at_once_is_missed() {
     }
 }
 
-/// The answer of the UNLOCK is lost before the VG's drives are named, so that the drive is free and
-/// gets no TRYLOCK. The host knows that nothing keeps others out.
-#[test]
-fn a_move_gets_no_time_if_the_holder_has_given_the_drive_back_itself() {
+/// Drive 0 is being taken anew when something happens. Then the VG is that drive, on which the LV
+/// lies, alone or beside a drive that does not answer. The host knows that it has given drive 0
+/// back, and that nothing keeps others out there.
+fn drive_0_is_missed_after(happens: impl Fn(&mut Bench, &mut Lock)) {
     for (mode, vg) in [(X, &[0][..]), (S, &[0]), (X, &[0, 3])] {
-        let (mut bench, mut a) = held_on(&[0], 4, forgetful());
-        if mode == S {
-            bench.run(&mut a, convert(S));
-        }
+        let (mut bench, mut a) = held_in(mode, &[0], 4);
         assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
-        let mut lost = false;
-        pass_with(&mut bench, &mut a, SECOND * 5, |command| {
-            let unlock = (command.drive.0, op(command)) == (0, Some(MutexOp::Unlock));
-            match unlock && !core::mem::replace(&mut lost, true) {
-                true => Fate::Despite(Status::Uncertain),
-                false => Fate::Answered,
-            }
-        });
-        assert!(lost);
+        happens(&mut bench, &mut a);
         bench.paths[3] = Path::Cut;
         a.spread(&bench.members(vg), bench.now);
         bench.pass(&mut a, SECOND);
@@ -546,34 +551,16 @@ fn a_move_gets_no_time_if_the_holder_has_given_the_drive_back_itself() {
     }
 }
 
-/// The UNLOCK is answered, and the path to drive 0 fails for a moment after that: the drive is
-/// free, and the TRYLOCKs do not arrive. Then the VG is that drive, on which the LV lies. The host
-/// has given the drive back itself; no answer was lost.
+/// The drive is free, and gets no TRYLOCK.
+#[test]
+fn a_move_gets_no_time_if_the_holder_has_given_the_drive_back_itself() {
+    drive_0_is_missed_after(|bench, a| lose_an_unlock(bench, a, SECOND * 5));
+}
+
+/// The TRYLOCKs do not arrive. No answer is lost.
 #[test]
 fn a_move_gets_no_time_if_the_drive_was_given_back_with_an_answer() {
-    for (mode, vg) in [(X, &[0][..]), (S, &[0]), (X, &[0, 3])] {
-        let (mut bench, mut a) = held_on(&[0], 4, forgetful());
-        if mode == S {
-            bench.run(&mut a, convert(S));
-        }
-        assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
-        let mut is_free = false;
-        pass_with(&mut bench, &mut a, SECOND * 2, |command| {
-            if is_free && command.drive.0 == 0 {
-                return Fate::Instead(Status::Unreachable);
-            }
-            is_free |= (command.drive.0, op(command)) == (0, Some(MutexOp::Unlock));
-            Fate::Answered
-        });
-        assert!(is_free && on(&a) == [1, 2]);
-        bench.paths[3] = Path::Cut;
-        a.spread(&bench.members(vg), bench.now);
-        bench.pass(&mut a, SECOND);
-        bench.paths[3] = Path::Up;
-        let mut c = lv_lock(2);
-        take(&mut bench, &mut c, X, &[0], &vg[1..]);
-        assert_one_holder(&bench, &a, &c);
-    }
+    drive_0_is_missed_after(|bench, a| lose_drive_0_after_its_unlock(bench, a, SECOND * 2));
 }
 
 /// Nothing fails. The LV was on two drives when its lock was taken, and the VG becomes one of

@@ -5,7 +5,7 @@ mod common;
 use common::{World, vg};
 use idm_protocol::{Mode, ResourceId};
 use idmctl::drives::{Report, report, text};
-use idmctl::fleet::{Asked, Fleet, ask};
+use idmctl::fleet::{Fleet, ask};
 use idmctl::output::Progress;
 use std::time::{Duration, Instant};
 
@@ -64,16 +64,19 @@ fn a_path_that_hangs_is_asked_once_and_not_waited_for_again() {
     let host = world.host();
     let fleet = Fleet::of(&host);
     let look = |time| ask(&host.topology, &fleet.drives, time, false, &mut Progress::default());
-    let is_earlier = |asked: &[Asked]| {
-        let why = asked[0].silence(&fleet.drives[0]).unwrap_or_default();
-        why.ends_with("d0.sock: it has not answered an earlier command yet")
-    };
+    let why = |time| look(time)[0].silence(&fleet.drives[0]).unwrap_or_default();
+    let is_earlier =
+        |why: &str| why.ends_with("d0.sock: it has not answered an earlier command yet");
     std::thread::scope(|scope| {
         // The look that may wait long for its answer is not the first one in every run.
-        scope.spawn(|| while is_earlier(&look(Duration::from_secs(60))) {});
+        scope.spawn(|| while is_earlier(&why(Duration::from_secs(60))) {});
         let begin = Instant::now();
-        while !is_earlier(&look(Duration::from_millis(100))) {
-            assert!(begin.elapsed() < Duration::from_secs(30));
+        loop {
+            let why = why(Duration::from_millis(100));
+            if is_earlier(&why) {
+                break;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(30), "{why}");
         }
         world.control("hang d0 off");
     });

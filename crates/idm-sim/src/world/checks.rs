@@ -191,12 +191,8 @@ impl World {
         let target = self.slots[s].call.target_set;
         let marks = |d: DriveIx| self.drives[d].drive.profile().refresh_stores_metadata;
         let stuck = (1..=2).contains(&target.len()) && !target.iter().all(marks);
-        let mode = |slot: SlotIx| self.slots[slot].engine.mode;
-        let excludes = |other: SlotIx| match (mode(s), mode(other)) {
-            (Some(own), Some(others)) => other != s && !own.compatible(others),
-            _ => false,
-        };
-        let barred = self.slots.rivals(s).any(|other| self.believes(other) && excludes(other));
+        let barred =
+            self.slots.rivals(s).any(|other| self.believes(other) && self.modes_exclude(s, other));
         ensure!(
             stuck
                 || barred
@@ -211,10 +207,15 @@ impl World {
         Ok(())
     }
 
-    /// Whether two hosts believe in modes that exclude each other.
+    /// Whether two hosts have modes that exclude each other.
+    fn modes_exclude(&self, a: SlotIx, b: SlotIx) -> bool {
+        let mode = |s: SlotIx| self.slots[s].engine.mode;
+        a != b && matches!((mode(a), mode(b)), (Some(x), Some(y)) if !x.compatible(y))
+    }
+
+    /// The same, where both believe in them.
     fn both_believe(&self, a: SlotIx, b: SlotIx) -> bool {
-        let mode = |s: SlotIx| self.slots[s].engine.mode.filter(|_| self.believes(s));
-        matches!((mode(a), mode(b)), (Some(x), Some(y)) if !x.compatible(y))
+        self.believes(a) && self.believes(b) && self.modes_exclude(a, b)
     }
 
     /// Whether a keep quorum of one set and a majority of the other can be without a common drive.
@@ -485,11 +486,8 @@ impl World {
     /// Forgets since when a host knows of others that count different drives, if their modes admit
     /// each other by now.
     fn forget_strangers(&mut self, s: SlotIx) {
-        let excludes = |a: Mode, b: Option<Mode>| b.is_some_and(|b| !a.compatible(b));
-        let others = || self.slots.rivals(s).filter(|&other| other != s);
-        let mode = self.slots[s].engine.mode;
-        if !others().any(|other| mode.is_some_and(|it| excludes(it, self.slots[other].engine.mode)))
-        {
+        let knows = self.slots[s].seen.foreign_since.is_some();
+        if knows && !self.slots.rivals(s).any(|other| self.modes_exclude(s, other)) {
             self.slots[s].seen.foreign_since = None;
         }
     }
