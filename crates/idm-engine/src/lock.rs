@@ -355,7 +355,8 @@ impl Lock {
         self.last_token += 1;
         let token = Token(self.last_token);
         let replica = &mut self.replicas[at];
-        if let (Step::Unlock(_), Task::Take(_)) = (step, &replica.task) {
+        let gives_back = matches!((step, &replica.task), (Step::Unlock(_), Task::Take(_)));
+        if gives_back && self.phase.is_held() {
             replica.given_back = Some(now);
         }
         let undoes = replica.undoes(step, now);
@@ -469,6 +470,7 @@ impl Lock {
             replica.missed = false;
             replica.gap = false;
             replica.contested = false;
+            replica.given_back = None;
             replica.original = false;
         }
         // Replicas take most of a lock's memory, and there may be thousands of locks.

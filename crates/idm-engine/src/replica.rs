@@ -573,7 +573,8 @@ impl Replica {
                     };
                     self.barred_until = self.barred_until.max(late);
                 }
-                _ => {}
+                // It was not carried out, and the record is there as before.
+                _ => self.given_back = None,
             },
             _ => {}
         }

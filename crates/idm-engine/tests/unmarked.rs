@@ -438,17 +438,38 @@ fn held_in(mode: Mode, drives: &[u32], of: u32) -> (Bench, Lock) {
     (bench, a)
 }
 
-/// Lets time pass, in which drive 0 is given back, and the answer to that is lost.
-fn lose_an_unlock(bench: &mut Bench, lock: &mut Lock, time: Duration) {
-    let mut lost = false;
-    pass_with(bench, lock, time, |command| {
-        let unlock = (command.drive.0, op(command)) == (0, Some(MutexOp::Unlock));
-        match unlock && !core::mem::replace(&mut lost, true) {
-            true => Fate::Despite(Status::Uncertain),
+/// The first UNLOCK of this drive is carried out, and has this fate.
+fn first_unlock_of(drive: u32, fate: Fate) -> impl FnMut(&Command) -> Fate {
+    let mut is_first = true;
+    move |command| {
+        let unlock = (command.drive.0, op(command)) == (drive, Some(MutexOp::Unlock));
+        match unlock && core::mem::take(&mut is_first) {
+            true => fate,
             false => Fate::Answered,
         }
+    }
+}
+
+/// Its answer is lost.
+fn loses_the_unlock_of(drive: u32) -> impl FnMut(&Command) -> Fate {
+    first_unlock_of(drive, Fate::Despite(Status::Uncertain))
+}
+
+/// Lets time pass, in which a drive gets an UNLOCK that has this fate.
+fn pass_an_unlock(bench: &mut Bench, lock: &mut Lock, time: Duration, drive: u32, fate: Fate) {
+    let mut fate_of = first_unlock_of(drive, fate);
+    let mut met = false;
+    pass_with(bench, lock, time, |command| {
+        let its = fate_of(command);
+        met |= !matches!(its, Fate::Answered);
+        its
     });
-    assert!(lost);
+    assert!(met);
+}
+
+/// The same, if its answer is lost.
+fn lose_an_unlock(bench: &mut Bench, lock: &mut Lock, time: Duration, drive: u32) {
+    pass_an_unlock(bench, lock, time, drive, Fate::Despite(Status::Uncertain));
 }
 
 /// Lets time pass, in which drive 0 is given back and answers that. No later command reaches it.
@@ -481,7 +502,7 @@ fn back_before_anything_is_sent(mode: Mode, first: &[u32]) -> (Bench, Lock) {
 fn one_lost_answer_gives_no_other_host_an_lv_in_use() {
     for mode in [X, S] {
         let (mut bench, mut a) = back_before_anything_is_sent(mode, &[0]);
-        lose_an_unlock(&mut bench, &mut a, MOMENT);
+        lose_an_unlock(&mut bench, &mut a, MOMENT, 0);
         // The host that counts the VG's one drive, on which the LV lies.
         let mut c = lv_lock(2);
         take(&mut bench, &mut c, X, &[0], &[]);
@@ -502,7 +523,7 @@ fn a_drive_that_was_away_is_missed_if_the_answer_of_its_unlock_is_lost() {
         a.spread(&bench.members(&[0]), bench.now);
         bench.pass(&mut a, SECOND * 10);
         bench.paths[0] = Path::Up;
-        lose_an_unlock(&mut bench, &mut a, SECOND * 20);
+        lose_an_unlock(&mut bench, &mut a, SECOND * 20, 0);
         let mut c = lv_lock(2);
         take(&mut bench, &mut c, X, &[0], &[]);
         assert_one_holder(&bench, &a, &c);
@@ -554,7 +575,7 @@ fn drive_0_is_missed_after(happens: impl Fn(&mut Bench, &mut Lock)) {
 /// The drive is free, and gets no TRYLOCK.
 #[test]
 fn a_move_gets_no_time_if_the_holder_has_given_the_drive_back_itself() {
-    drive_0_is_missed_after(|bench, a| lose_an_unlock(bench, a, SECOND * 5));
+    drive_0_is_missed_after(|bench, a| lose_an_unlock(bench, a, SECOND * 5, 0));
 }
 
 /// The TRYLOCKs do not arrive. No answer is lost.
@@ -713,17 +734,146 @@ fn a_move_gets_its_time_where_a_drive_was_taken_again() {
     assert!(believes(&bench, &a), "{:?}", events(&mut a));
 }
 
-/// Another host has drive 0 while it is taken anew. The VG gets two drives that do not answer.
+/// The answer of the UNLOCK of drive 0 is lost, and the VG gets another list a moment later. A
+/// host with the list in between need not meet the lock.
 #[test]
-fn a_move_gets_its_time_where_another_host_was_faster() {
-    let (mut bench, mut a) = held_on(&[0], 5, forgetful());
-    assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
+fn a_list_that_follows_at_once_does_not_end_the_time_of_a_drive_that_was_given_back() {
+    for (mode, then) in [(X, &[1, 2, 3, 4][..]), (S, &[1, 2, 3, 4]), (X, &[0, 1, 2, 3, 4])] {
+        let (mut bench, mut a) = back_before_anything_is_sent(mode, &[0]);
+        exchange_with(&mut bench, &mut a, loses_the_unlock_of(0));
+        bench.now = bench.now + SECOND / 2;
+        assert!(believes(&bench, &a) && !on(&a).contains(&0));
+        a.spread(&bench.members(then), bench.now);
+        bench.pass(&mut a, SECOND * 10);
+        let mut c = lv_lock(2);
+        take(&mut bench, &mut c, X, &[0], &[]);
+        assert_one_holder(&bench, &a, &c);
+    }
+}
+
+/// The same, where the next list does not have the lock either.
+#[test]
+fn a_list_without_the_lock_that_follows_at_once_gets_no_new_lease() {
+    let (mut bench, mut a) = (Bench::with(6, forgetful()), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, X, &[0], &[1, 2, 3, 4]), GRANTED);
+    spread(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
+    let ready = is_ready(&mut a).expect("a majority");
+    assert!(a.move_votes(&ready, bench.now));
+    a.spread(&bench.members(&[0]), bench.now);
+    exchange_with(&mut bench, &mut a, loses_the_unlock_of(0));
+    bench.now = bench.now + SECOND / 2;
+    bench.paths[5] = Path::Cut;
+    a.spread(&bench.members(&[5]), bench.now);
+    bench.pass(&mut a, SECOND * 10);
+    let mut c = lv_lock(2);
+    take(&mut bench, &mut c, X, &[0], &[]);
+    assert_one_holder(&bench, &a, &c);
+}
+
+/// Nothing fails. While drive 0 is taken anew, a host with the VG's former list asks in vain,
+/// and leaves drive 0 at once. A host with the present list asks ten seconds later.
+#[test]
+fn a_host_that_passes_by_does_not_keep_others_out_for_a_lease() {
+    let (mut bench, mut a) = back_before_anything_is_sent(X, &[0]);
     until_unlocked(&mut bench, &mut a);
-    seize(&mut bench, &mut lv_lock(2), X, &[0]);
-    bench.pass(&mut a, MOMENT);
-    assert_eq!(on(&a), [1, 2]);
+    let mut d = lv_lock(3);
+    d.request(acquire(&bench, X, &[0, 1, 2, 3, 4], &[]), bench.now).expect("in order");
+    let asked: Vec<_> = all_at_once(&bench, &mut d)
+        .into_iter()
+        .map(|command| (command.token, bench.perform(&command)))
+        .collect();
+    bench.exchange(&mut a);
+    asked.into_iter().for_each(|(token, reply)| d.on_reply(token, reply, bench.now));
+    bench.pass(&mut d, SECOND * 10);
+    assert!(!believes(&bench, &d) && !bench.states(0).contains(&State::Locked));
+    a.on_timer(bench.now);
+    let mut c = lv_lock(2);
+    take(&mut bench, &mut c, X, &[0], &[]);
+    assert_one_holder(&bench, &a, &c);
+}
+
+/// Drive 0 is busy when it gets its UNLOCK, and carries out nothing: the record stays, and keeps
+/// others out. The VG becomes that drive and one that does not answer yet.
+#[test]
+fn an_unlock_that_was_not_carried_out_takes_no_time_from_a_move() {
+    for status in [Status::TryAgain, Status::Unreachable] {
+        let (mut bench, mut a) = held_on(&[0], 4, forgetful());
+        assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
+        pass_an_unlock(&mut bench, &mut a, SECOND * 5, 0, Fate::Instead(status));
+        assert_eq!(on(&a), [0, 1, 2]);
+        bench.paths[3] = Path::Cut;
+        a.spread(&bench.members(&[0, 3]), bench.now);
+        bench.pass(&mut a, SECOND * 30);
+        assert!(believes(&bench, &a), "{status:?}: {:?}", events(&mut a));
+    }
+}
+
+/// A lock on drive 2 whose votes move to three drives; the UNLOCK of drive 2, which is taken anew,
+/// is lost.
+fn with_drive_2_given_back(of: u32) -> (Bench, Lock) {
+    let (mut bench, mut a) = held_on(&[2], of, forgetful());
+    assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
+    lose_an_unlock(&mut bench, &mut a, SECOND * 2, 2);
+    assert_eq!(on(&a), [0, 1]);
+    assert!(believes(&bench, &a));
+    (bench, a)
+}
+
+/// The LV is used again within 15 s, and the VG is extended.
+#[test]
+fn what_was_given_back_in_an_earlier_use_takes_no_time_from_a_move() {
+    let (mut bench, mut a) = with_drive_2_given_back(5);
+    bench.run(&mut a, RELEASE);
+    bench.pass(&mut a, SECOND);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    spread(&mut bench, &mut a, &[0, 1, 2]);
+    spread(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
+    bench.pass(&mut a, LEASE * 2);
+    let events = events(&mut a);
+    assert!(believes(&bench, &a) && !events.contains(&Event::Lapsed), "{events:?}");
+}
+
+/// An earlier record is found while the LV is locked, and the UNLOCK of that drive is lost.
+#[test]
+fn what_was_given_back_during_the_acquisition_takes_no_time_from_a_move() {
+    let (mut bench, mut first) = (Bench::with(6, forgetful()), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, X, &[2, 5], &[]), GRANTED);
+    drop(first);
+    let mut a = lv_lock(1);
+    let request = acquire(&bench, X, &[0, 1, 2], &[]);
+    assert_eq!(run_with(&mut bench, &mut a, request, loses_the_unlock_of(2)), GRANTED);
+    bench.pass(&mut a, SECOND);
+    assert_eq!(on(&a), [0, 1]);
+    spread(&mut bench, &mut a, &[0, 1, 2]);
+    spread(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
+    bench.pass(&mut a, LEASE * 2);
+    let events = events(&mut a);
+    assert!(believes(&bench, &a) && !events.contains(&Event::Lapsed), "{events:?}");
+}
+
+/// Drive 2 leaves the VG after that, and comes back an hour later beside new drives. All drives
+/// answer.
+#[test]
+fn what_was_given_back_before_the_drive_left_the_vg_takes_no_time_from_a_move() {
+    let (mut bench, mut a) = with_drive_2_given_back(5);
+    assert!(travel(&mut bench, &mut a, &[0, 1]) || moves_in_time(&mut bench, &mut a));
+    bench.pass(&mut a, SECOND * 3600);
+    assert!(believes(&bench, &a));
+    assert_eq!(on(&a), [0, 1]);
+    a.spread(&bench.members(&[2, 3, 4]), bench.now);
+    bench.pass(&mut a, LEASE * 2);
+    let events = events(&mut a);
+    assert!(believes(&bench, &a) && !events.contains(&Event::Lapsed), "{events:?}");
+}
+
+/// The drive that was given back is not one of those that are named.
+#[test]
+fn a_drive_that_was_given_back_and_is_not_named_takes_no_time_from_a_move() {
+    let (mut bench, mut a) = held_on(&[2], 6, forgetful());
+    assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
+    lose_an_unlock(&mut bench, &mut a, SECOND * 2, 2);
     bench.paths[3..].fill(Path::Cut);
-    a.spread(&bench.members(&[0, 3, 4]), bench.now);
+    a.spread(&bench.members(&[3, 4, 5]), bench.now);
     bench.pass(&mut a, SECOND * 10);
     assert!(believes(&bench, &a), "{:?}", events(&mut a));
 }

@@ -255,10 +255,11 @@ impl Lock {
                     self.keep(at, mode, since, now);
                 }
                 Vote::Blocked(conflicts) => {
-                    // Another host keeps others out there now.
-                    replica.given_back = None;
+                    // A host that passes by there may leave the drive to anybody.
+                    let is_missed = replica.given_back.is_some();
+                    let pause = if is_missed { self.config.timing.moment() } else { renew };
                     self.note_foreign(at, &conflicts, now);
-                    self.retake(at, now + renew);
+                    self.retake(at, now + pause);
                 }
                 vote @ (Vote::Silent | Vote::Full | Vote::NotIdm | Vote::NotOurs) => {
                     // A holder that was met may have gone meanwhile.

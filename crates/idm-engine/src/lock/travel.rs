@@ -49,7 +49,7 @@ impl Lock {
         }
         let set = Fingerprint::of(drives);
         let adopted_until = self.adopted_until.take();
-        let spared = self.target.map(|target| target.spared_until);
+        let spared = self.spared_until();
         let unseen_since_before = spared.filter(|_| self.seen_until(mode) == spared);
         if self.target.is_none_or(|target| target.set != set) {
             self.set_moving(Moving::No);
@@ -148,11 +148,16 @@ impl Lock {
         let half = Lock::nth_end(targets().filter_map(end), needed);
         let staying = targets().filter(|s| s.role == Role::Member);
         let staying = staying.map(|s| end(s).unwrap_or_default()).min();
-        // A drive that this host has given back itself is taken again in a moment, or is missed.
-        let missed = |at: Instant| at + self.config.timing.patience / 4;
-        let given_back = targets().filter_map(|s| s.given_back).min();
-        let spared_until = given_back.map_or(target.spared_until, missed);
-        Some(half.max(staying).unwrap_or_default().max(spared_until))
+        Some(half.max(staying).max(self.spared_until()).unwrap_or_default())
+    }
+
+    /// The moment until which the lock may be missing on the drives that were named. A drive that
+    /// this host has given back itself is taken again in a moment, or is missed.
+    fn spared_until(&self) -> Option<Instant> {
+        let target = self.target?;
+        let given_back = self.replicas.iter().filter(|s| s.target).filter_map(|s| s.given_back);
+        let missed = given_back.min().map(|at| at + self.config.timing.moment());
+        Some(missed.unwrap_or(target.spared_until))
     }
 
     /// Whether the votes are to move, and have not yet.
@@ -168,6 +173,7 @@ impl Lock {
             replica.role = Role::Former;
             // Whoever was met here may have gone when the drive is named again.
             replica.foreign = None;
+            replica.given_back = None;
             if !matches!(replica.task, Task::Clean(_)) {
                 replica.assign(Task::Idle);
             }
