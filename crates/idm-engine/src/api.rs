@@ -86,11 +86,6 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// The time in which a drive that is neither dead nor slow answers.
-    pub(crate) fn moment(&self) -> Duration {
-        self.patience / 4
-    }
-
     /// Times for a lease. Renewal is due after a third of the lease, so that two attempts may fail.
     /// A request takes at most 5 s, so that lvmlockd can go on to process a kill or drop.
     pub fn for_lease(lease: Duration) -> Timing {

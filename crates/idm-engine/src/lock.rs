@@ -349,16 +349,15 @@ impl Lock {
         let stands = self.stands();
         let ready = |s: &Replica| self.ready_at(s, stands).is_some_and(|at| at <= now);
         let at = self.replicas.iter().position(ready)?;
+        if self.keeps_unmarked(at, now) {
+            return self.next_command(now);
+        }
         let step = self.replicas[at].plan.take()?.step;
         let command = self.encode(step, &self.replicas[at]);
         let mark = self.stamp_for(step, &self.replicas[at]).mark();
         self.last_token += 1;
         let token = Token(self.last_token);
         let replica = &mut self.replicas[at];
-        let gives_back = matches!((step, &replica.task), (Step::Unlock(_), Task::Take(_)));
-        if gives_back && self.phase.is_held() {
-            replica.given_back = Some(now);
-        }
         let undoes = replica.undoes(step, now);
         let held = matches!(replica.hold, Hold::Held { .. });
         let doubts = self.distrust != Distrust::None;
@@ -470,7 +469,6 @@ impl Lock {
             replica.missed = false;
             replica.gap = false;
             replica.contested = false;
-            replica.given_back = None;
             replica.original = false;
         }
         // Replicas take most of a lock's memory, and there may be thousands of locks.

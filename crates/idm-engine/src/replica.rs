@@ -237,9 +237,6 @@ pub(crate) struct Replica {
     pub(crate) marked_at: Instant,
     /// The mark that a command of this host may write there instead.
     pub(crate) remark: Remark,
-    /// The moment when this host gave the lock back here, to write its record anew with a mark. It
-    /// has not been taken again since.
-    pub(crate) given_back: Option<Instant>,
     /// The moment until which a command of this host, in this life or an earlier one, may reach the
     /// drive and undo a new grant.
     pub(crate) barred_until: Instant,
@@ -292,7 +289,6 @@ impl Replica {
             mark: None,
             marked_at: Instant::default(),
             remark: Remark::default(),
-            given_back: None,
             barred_until: earlier_until,
             demote_until: Instant::default(),
             promote_until: Instant::default(),
@@ -325,10 +321,15 @@ impl Replica {
     /// counted. The drive confirmed the lock after every command that could undo it had passed, and
     /// the record there does not suggest to others that this host counts the same drives.
     pub(crate) fn counts(&self, mode: Mode, set: Fingerprint, rules: Rules) -> bool {
+        self.is_marked(set) && self.confirms(mode, rules)
+    }
+
+    /// The same, whatever the record suggests to others.
+    pub(crate) fn confirms(&self, mode: Mode, rules: Rules) -> bool {
         let Hold::Held { mode: held, since } = self.hold else {
             return false;
         };
-        if matches!(self.task, Task::Clean(_)) || self.gap || !self.is_marked(set) {
+        if matches!(self.task, Task::Clean(_)) || self.gap {
             return false;
         }
         let flies = self.flight.as_ref().map(|flight| flight.step);
@@ -520,7 +521,6 @@ impl Replica {
             (flight.step, status)
         {
             self.hold = Hold::Held { mode, since };
-            self.given_back = None;
             return self.absorb_mark(flight, true);
         }
         // The moment until which the command may still reach the drive.
@@ -573,8 +573,7 @@ impl Replica {
                     };
                     self.barred_until = self.barred_until.max(late);
                 }
-                // It was not carried out, and the record is there as before.
-                _ => self.given_back = None,
+                _ => {}
             },
             _ => {}
         }

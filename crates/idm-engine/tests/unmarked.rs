@@ -20,8 +20,8 @@ fn reply_of(bench: &mut Bench, command: &Command) -> Reply {
 /// record.
 const REMARKS: [&str; 4] = ["trylock", "read", "refresh", "read"];
 
-/// A time after which a drive is missed that this host has given back and not taken again.
-const MOMENT: Duration = Duration::from_secs(2);
+/// The time before `safe_until` at which the kill command is started.
+const MARGIN: Duration = Duration::from_secs(11);
 
 /// Drive 0 answers these commands.
 fn until_drive_0_said(bench: &mut Bench, lock: &mut Lock, commands: &[&str]) {
@@ -438,53 +438,6 @@ fn held_in(mode: Mode, drives: &[u32], of: u32) -> (Bench, Lock) {
     (bench, a)
 }
 
-/// The first UNLOCK of this drive is carried out, and has this fate.
-fn first_unlock_of(drive: u32, fate: Fate) -> impl FnMut(&Command) -> Fate {
-    let mut is_first = true;
-    move |command| {
-        let unlock = (command.drive.0, op(command)) == (drive, Some(MutexOp::Unlock));
-        match unlock && core::mem::take(&mut is_first) {
-            true => fate,
-            false => Fate::Answered,
-        }
-    }
-}
-
-/// Its answer is lost.
-fn loses_the_unlock_of(drive: u32) -> impl FnMut(&Command) -> Fate {
-    first_unlock_of(drive, Fate::Despite(Status::Uncertain))
-}
-
-/// Lets time pass, in which a drive gets an UNLOCK that has this fate.
-fn pass_an_unlock(bench: &mut Bench, lock: &mut Lock, time: Duration, drive: u32, fate: Fate) {
-    let mut fate_of = first_unlock_of(drive, fate);
-    let mut met = false;
-    pass_with(bench, lock, time, |command| {
-        let its = fate_of(command);
-        met |= !matches!(its, Fate::Answered);
-        its
-    });
-    assert!(met);
-}
-
-/// The same, if its answer is lost.
-fn lose_an_unlock(bench: &mut Bench, lock: &mut Lock, time: Duration, drive: u32) {
-    pass_an_unlock(bench, lock, time, drive, Fate::Despite(Status::Uncertain));
-}
-
-/// Lets time pass, in which drive 0 is given back and answers that. No later command reaches it.
-fn lose_drive_0_after_its_unlock(bench: &mut Bench, lock: &mut Lock, time: Duration) {
-    let mut is_free = false;
-    pass_with(bench, lock, time, |command| {
-        if is_free && command.drive.0 == 0 {
-            return Fate::Instead(Status::Unreachable);
-        }
-        is_free |= (command.drive.0, op(command)) == (0, Some(MutexOp::Unlock));
-        Fate::Answered
-    });
-    assert!(is_free && on(lock) == [1, 2]);
-}
-
 /// A lock whose votes have moved from these drives of five to all five. No REFRESH marks the
 /// records on the former, which are to be taken anew. Before anything of that is sent, the VG is
 /// the former drives again, on which the LV lies.
@@ -497,23 +450,52 @@ fn back_before_anything_is_sent(mode: Mode, first: &[u32]) -> (Bench, Lock) {
     (bench, a)
 }
 
-/// Each drive answers the first host. One answer is lost, and that of an UNLOCK.
+/// Lets time pass, in which drives that can be reached answer at once. The lock is safe until then
+/// for longer than the kill command needs, and another host with the VG's one drive is refused.
+fn keeps_others_out(bench: &mut Bench, lock: &mut Lock, time: Duration) {
+    let end = bench.now + time;
+    while bench.now < end {
+        while let Some(command) = lock.next_command(bench.now) {
+            bench.log.push((command.drive.0 as usize, name_of(&command.command)));
+            is_safe(bench, lock);
+            let reply = reply_of(bench, &command);
+            lock.on_reply(command.token, reply, bench.now);
+            is_safe(bench, lock);
+        }
+        bench.now = bench.now + SECOND / 10;
+        lock.on_timer(bench.now);
+    }
+    let mut other = lv_lock(2);
+    assert!(matches!(take(bench, &mut other, X, &[0], &[]), Outcome::Refused(_)));
+    assert!(believes(bench, lock));
+}
+
+fn is_safe(bench: &Bench, lock: &Lock) {
+    let safe_until = lock.safe_until().expect("held");
+    assert!(safe_until > bench.now + MARGIN, "{safe_until:?} at {:?}", bench.now);
+}
+
+/// The records name exactly the drives that the VG has now, and so need no other mark.
 #[test]
-fn one_lost_answer_gives_no_other_host_an_lv_in_use() {
+fn votes_move_back_to_drives_whose_records_name_them() {
     for mode in [X, S] {
-        let (mut bench, mut a) = back_before_anything_is_sent(mode, &[0]);
-        lose_an_unlock(&mut bench, &mut a, MOMENT, 0);
-        // The host that counts the VG's one drive, on which the LV lies.
-        let mut c = lv_lock(2);
-        take(&mut bench, &mut c, X, &[0], &[]);
-        assert_one_holder(&bench, &a, &c);
+        for first in [&[0][..], &[0, 1]] {
+            let (mut bench, mut a) = back_before_anything_is_sent(mode, first);
+            bench.log.clear();
+            keeps_others_out(&mut bench, &mut a, SECOND * 2);
+            let ready = is_ready(&mut a).expect("they have the lock");
+            assert!(a.move_votes(&ready, bench.now));
+            keeps_others_out(&mut bench, &mut a, LEASE * 2);
+            assert_eq!(on(&a), first);
+            assert!(!said(&bench, 0).contains(&"unlock") || first.len() > 1);
+        }
     }
 }
 
-/// The path to drive 0 fails for 25 s while the VG has five drives, and the VG's list is named
-/// during that. The other host asks ten seconds after the drive is back.
+/// The path to drive 0 fails for 25 s while the VG has five drives, and the VG becomes drive 0
+/// during that.
 #[test]
-fn a_drive_that_was_away_is_missed_if_the_answer_of_its_unlock_is_lost() {
+fn a_drive_that_was_away_is_not_given_back_when_the_vg_has_no_other() {
     for mode in [X, S] {
         let (mut bench, mut a) = held_in(mode, &[0], 5);
         bench.pass(&mut a, SECOND * 20);
@@ -523,65 +505,97 @@ fn a_drive_that_was_away_is_missed_if_the_answer_of_its_unlock_is_lost() {
         a.spread(&bench.members(&[0]), bench.now);
         bench.pass(&mut a, SECOND * 10);
         bench.paths[0] = Path::Up;
-        lose_an_unlock(&mut bench, &mut a, SECOND * 20, 0);
-        let mut c = lv_lock(2);
-        take(&mut bench, &mut c, X, &[0], &[]);
-        assert_one_holder(&bench, &a, &c);
+        keeps_others_out(&mut bench, &mut a, LEASE * 2);
     }
 }
 
-/// The record on drive 0 is known and alive when the VG's drives are named: these are drive 0, on
-/// which the LV lies, and drive 3, which the first host does not reach yet. It stands still after
-/// the UNLOCK of drive 0.
+/// A lock of drive 0, whose votes have moved to drives 0 to 2. No REFRESH marks the record on drive
+/// 0, which is about to be given back.
+fn about_to_be_given_back(mode: Mode) -> (Bench, Lock) {
+    let (mut bench, mut a) = (Bench::with(4, forgetful()), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, mode, &[0], &[1, 2, 3]), GRANTED);
+    spread(&mut bench, &mut a, &[0, 1, 2]);
+    let ready = is_ready(&mut a).expect("drives 1 and 2");
+    assert!(a.move_votes(&ready, bench.now));
+    until_drive_0_said(&mut bench, &mut a, &REMARKS);
+    (bench, a)
+}
+
+/// The VG becomes drive 0, on which the LV lies, and drive 3, which does not answer yet. Drive 0 is
+/// given back, to be marked, when drive 3 has the lock.
 #[test]
-fn a_drive_that_is_not_taken_again_at_once_is_missed() {
+fn a_record_that_alone_keeps_hosts_out_is_not_given_back() {
     for mode in [X, S] {
-        let (mut bench, mut a) = (Bench::with(4, forgetful()), lv_lock(1));
-        assert_eq!(take(&mut bench, &mut a, mode, &[0], &[1, 2, 3]), GRANTED);
-        spread(&mut bench, &mut a, &[0, 1, 2]);
-        let ready = is_ready(&mut a).expect("drives 1 and 2");
-        assert!(a.move_votes(&ready, bench.now));
-        until_drive_0_said(&mut bench, &mut a, &REMARKS);
+        let (mut bench, mut a) = about_to_be_given_back(mode);
         bench.paths[3] = Path::Cut;
         a.spread(&bench.members(&[0, 3]), bench.now);
-        until_unlocked(&mut bench, &mut a);
+        keeps_others_out(&mut bench, &mut a, LEASE * 2);
+        assert!(!said(&bench, 0).contains(&"unlock"));
         bench.paths[3] = Path::Up;
-        bench.now = bench.now + MOMENT;
-        a.on_timer(bench.now);
-        let mut c = lv_lock(2);
-        take(&mut bench, &mut c, X, &[0], &[3]);
-        assert_one_holder(&bench, &a, &c);
+        assert!(moves_in_time(&mut bench, &mut a));
+        assert!(believes(&bench, &a));
+        bench.pass(&mut a, SECOND * 25);
+        assert_eq!(on(&a), [0, 3]);
     }
 }
 
-/// Drive 0 is being taken anew when something happens. Then the VG is that drive, on which the LV
-/// lies, alone or beside a drive that does not answer. The host knows that it has given drive 0
-/// back, and that nothing keeps others out there.
-fn drive_0_is_missed_after(happens: impl Fn(&mut Bench, &mut Lock)) {
-    for (mode, vg) in [(X, &[0][..]), (S, &[0]), (X, &[0, 3])] {
-        let (mut bench, mut a) = held_in(mode, &[0], 4);
-        assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
-        happens(&mut bench, &mut a);
+/// The VG gets drives 0 to 2 back. Drive 0 is marked, and votes: it makes up for drive 1.
+#[test]
+fn a_record_that_is_not_needed_any_more_is_marked() {
+    for mode in [X, S] {
+        let (mut bench, mut a) = about_to_be_given_back(mode);
         bench.paths[3] = Path::Cut;
-        a.spread(&bench.members(vg), bench.now);
-        bench.pass(&mut a, SECOND);
-        bench.paths[3] = Path::Up;
-        let mut c = lv_lock(2);
-        take(&mut bench, &mut c, X, &[0], &vg[1..]);
-        assert_one_holder(&bench, &a, &c);
+        a.spread(&bench.members(&[0, 3]), bench.now);
+        keeps_others_out(&mut bench, &mut a, SECOND * 25);
+        a.spread(&bench.members(&[0, 1, 2]), bench.now);
+        bench.pass(&mut a, SECOND * 25);
+        assert!(said(&bench, 0).contains(&"unlock"));
+        bench.paths[1] = Path::Cut;
+        bench.pass(&mut a, LEASE * 2);
+        assert!(believes(&bench, &a), "{mode}: {:?}", events(&mut a));
     }
 }
 
-/// The drive is free, and gets no TRYLOCK.
-#[test]
-fn a_move_gets_no_time_if_the_holder_has_given_the_drive_back_itself() {
-    drive_0_is_missed_after(|bench, a| lose_an_unlock(bench, a, SECOND * 5, 0));
+/// The VG becomes drives 0 and 1, of which drive 1 does not answer any more. Returns whether drive
+/// 0 is given back that long before the lease on drive 1 ends.
+fn is_given_back(before: Duration) -> bool {
+    let (mut bench, mut a) = about_to_be_given_back(X);
+    let end = a.safe_until().expect("held on drives 1 and 2");
+    bench.paths[1] = Path::Cut;
+    bench.now = end - before;
+    a.spread(&bench.members(&[0, 1]), bench.now);
+    exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        1 => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    said(&bench, 0).contains(&"unlock")
 }
 
-/// The TRYLOCKs do not arrive. No answer is lost.
 #[test]
-fn a_move_gets_no_time_if_the_drive_was_given_back_with_an_answer() {
-    drive_0_is_missed_after(|bench, a| lose_drive_0_after_its_unlock(bench, a, SECOND * 2));
+fn a_record_is_given_back_if_another_one_lasts_until_a_lost_unlock_costs_nothing() {
+    let Timing { linger, patience, .. } = Timing::for_lease(LEASE);
+    assert!(!is_given_back(linger + patience));
+    assert!(is_given_back(linger + patience + Duration::from_micros(1)));
+}
+
+/// Drive 0 dies when it gets its UNLOCK. The VG is extended an hour later, to drives that answer.
+#[test]
+fn a_vg_is_extended_beside_a_drive_that_died_at_its_unlock() {
+    let (mut bench, mut a) = held_on(&[0], 5, forgetful());
+    assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
+    let mut is_dead = false;
+    pass_with(&mut bench, &mut a, SECOND * 3600, |command| {
+        is_dead |= (command.drive.0, op(command)) == (0, Some(MutexOp::Unlock));
+        match is_dead && command.drive.0 == 0 {
+            true => Fate::Instead(Status::Uncertain),
+            false => Fate::Answered,
+        }
+    });
+    assert!(is_dead && believes(&bench, &a));
+    bench.paths[0] = Path::Cut;
+    a.spread(&bench.members(&[0, 1, 2, 3, 4]), bench.now);
+    bench.pass(&mut a, LEASE * 2);
+    assert!(believes(&bench, &a), "{:?} on {:?}", events(&mut a), on(&a));
 }
 
 /// Nothing fails. The LV was on two drives when its lock was taken, and the VG becomes one of
@@ -591,8 +605,8 @@ fn the_vg_may_become_one_of_the_lvs_drives_when_the_votes_have_just_moved() {
     for mode in [X, S] {
         let (mut bench, mut a) = back_before_anything_is_sent(mode, &[0, 1]);
         a.spread(&bench.members(&[0]), bench.now);
-        bench.pass(&mut a, LEASE * 2);
-        assert!(believes(&bench, &a), "{mode}: {:?} on {:?}", events(&mut a), on(&a));
+        keeps_others_out(&mut bench, &mut a, LEASE * 2);
+        assert!(!said(&bench, 0).contains(&"unlock"));
     }
 }
 
@@ -684,196 +698,4 @@ fn a_lost_answer_during_a_change_to_shared_costs_no_lock() {
         let lapsed = events(&mut a).contains(&Event::Lapsed);
         assert!(lost && believes(&bench, &a) && !lapsed);
     }
-}
-
-/// The UNLOCKs of two drives that are taken anew are lost, the second one a little later.
-#[test]
-fn a_drive_that_was_given_back_is_missed_a_quarter_of_the_time_for_an_answer_later() {
-    let (mut bench, mut a) = back_before_anything_is_sent(X, &[0, 1]);
-    let mut sent = [None; 2];
-    bench.paths[1] = Path::Cut;
-    while sent.contains(&None) {
-        a.on_timer(bench.now);
-        while let Some(command) = a.next_command(bench.now) {
-            let reply = reply_of(&mut bench, &command);
-            let reply = match op(&command) {
-                Some(MutexOp::Unlock) => {
-                    sent[command.drive.0 as usize] = Some(bench.now);
-                    Reply::Status(Status::Uncertain)
-                }
-                _ => reply,
-            };
-            a.on_reply(command.token, reply, bench.now);
-        }
-        bench.paths[1] = Path::Up;
-        bench.now = bench.now + SECOND / 100;
-    }
-    let [first, second] = sent.map(|at| at.expect("sent"));
-    let end = first + Timing::for_lease(LEASE).patience / 4;
-    assert!(first < second && second < end);
-    bench.now = end - Duration::from_micros(1);
-    assert!(believes(&bench, &a));
-    bench.now = end;
-    assert!(!believes(&bench, &a));
-}
-
-/// Drive 0 was given back, to be marked, and taken again. Drive 1 has not answered for longer than
-/// a lease when the VG becomes these two and one that does not answer either.
-#[test]
-fn a_move_gets_its_time_where_a_drive_was_taken_again() {
-    let (mut bench, mut a) = held_on(&[0], 4, forgetful());
-    assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
-    bench.log.clear();
-    bench.pass(&mut a, SECOND);
-    assert!(said(&bench, 0).contains(&"unlock"));
-    bench.paths[1] = Path::Cut;
-    bench.paths[3] = Path::Cut;
-    bench.pass(&mut a, LEASE + SECOND);
-    a.spread(&bench.members(&[0, 1, 3]), bench.now);
-    bench.pass(&mut a, LEASE / 2);
-    assert!(believes(&bench, &a), "{:?}", events(&mut a));
-}
-
-/// The answer of the UNLOCK of drive 0 is lost, and the VG gets another list a moment later. A
-/// host with the list in between need not meet the lock.
-#[test]
-fn a_list_that_follows_at_once_does_not_end_the_time_of_a_drive_that_was_given_back() {
-    for (mode, then) in [(X, &[1, 2, 3, 4][..]), (S, &[1, 2, 3, 4]), (X, &[0, 1, 2, 3, 4])] {
-        let (mut bench, mut a) = back_before_anything_is_sent(mode, &[0]);
-        exchange_with(&mut bench, &mut a, loses_the_unlock_of(0));
-        bench.now = bench.now + SECOND / 2;
-        assert!(believes(&bench, &a) && !on(&a).contains(&0));
-        a.spread(&bench.members(then), bench.now);
-        bench.pass(&mut a, SECOND * 10);
-        let mut c = lv_lock(2);
-        take(&mut bench, &mut c, X, &[0], &[]);
-        assert_one_holder(&bench, &a, &c);
-    }
-}
-
-/// The same, where the next list does not have the lock either.
-#[test]
-fn a_list_without_the_lock_that_follows_at_once_gets_no_new_lease() {
-    let (mut bench, mut a) = (Bench::with(6, forgetful()), lv_lock(1));
-    assert_eq!(take(&mut bench, &mut a, X, &[0], &[1, 2, 3, 4]), GRANTED);
-    spread(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
-    let ready = is_ready(&mut a).expect("a majority");
-    assert!(a.move_votes(&ready, bench.now));
-    a.spread(&bench.members(&[0]), bench.now);
-    exchange_with(&mut bench, &mut a, loses_the_unlock_of(0));
-    bench.now = bench.now + SECOND / 2;
-    bench.paths[5] = Path::Cut;
-    a.spread(&bench.members(&[5]), bench.now);
-    bench.pass(&mut a, SECOND * 10);
-    let mut c = lv_lock(2);
-    take(&mut bench, &mut c, X, &[0], &[]);
-    assert_one_holder(&bench, &a, &c);
-}
-
-/// Nothing fails. While drive 0 is taken anew, a host with the VG's former list asks in vain,
-/// and leaves drive 0 at once. A host with the present list asks ten seconds later.
-#[test]
-fn a_host_that_passes_by_does_not_keep_others_out_for_a_lease() {
-    let (mut bench, mut a) = back_before_anything_is_sent(X, &[0]);
-    until_unlocked(&mut bench, &mut a);
-    let mut d = lv_lock(3);
-    d.request(acquire(&bench, X, &[0, 1, 2, 3, 4], &[]), bench.now).expect("in order");
-    let asked: Vec<_> = all_at_once(&bench, &mut d)
-        .into_iter()
-        .map(|command| (command.token, bench.perform(&command)))
-        .collect();
-    bench.exchange(&mut a);
-    asked.into_iter().for_each(|(token, reply)| d.on_reply(token, reply, bench.now));
-    bench.pass(&mut d, SECOND * 10);
-    assert!(!believes(&bench, &d) && !bench.states(0).contains(&State::Locked));
-    a.on_timer(bench.now);
-    let mut c = lv_lock(2);
-    take(&mut bench, &mut c, X, &[0], &[]);
-    assert_one_holder(&bench, &a, &c);
-}
-
-/// Drive 0 is busy when it gets its UNLOCK, and carries out nothing: the record stays, and keeps
-/// others out. The VG becomes that drive and one that does not answer yet.
-#[test]
-fn an_unlock_that_was_not_carried_out_takes_no_time_from_a_move() {
-    for status in [Status::TryAgain, Status::Unreachable] {
-        let (mut bench, mut a) = held_on(&[0], 4, forgetful());
-        assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
-        pass_an_unlock(&mut bench, &mut a, SECOND * 5, 0, Fate::Instead(status));
-        assert_eq!(on(&a), [0, 1, 2]);
-        bench.paths[3] = Path::Cut;
-        a.spread(&bench.members(&[0, 3]), bench.now);
-        bench.pass(&mut a, SECOND * 30);
-        assert!(believes(&bench, &a), "{status:?}: {:?}", events(&mut a));
-    }
-}
-
-/// A lock on drive 2 whose votes move to three drives; the UNLOCK of drive 2, which is taken anew,
-/// is lost.
-fn with_drive_2_given_back(of: u32) -> (Bench, Lock) {
-    let (mut bench, mut a) = held_on(&[2], of, forgetful());
-    assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
-    lose_an_unlock(&mut bench, &mut a, SECOND * 2, 2);
-    assert_eq!(on(&a), [0, 1]);
-    assert!(believes(&bench, &a));
-    (bench, a)
-}
-
-/// The LV is used again within 15 s, and the VG is extended.
-#[test]
-fn what_was_given_back_in_an_earlier_use_takes_no_time_from_a_move() {
-    let (mut bench, mut a) = with_drive_2_given_back(5);
-    bench.run(&mut a, RELEASE);
-    bench.pass(&mut a, SECOND);
-    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
-    spread(&mut bench, &mut a, &[0, 1, 2]);
-    spread(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
-    bench.pass(&mut a, LEASE * 2);
-    let events = events(&mut a);
-    assert!(believes(&bench, &a) && !events.contains(&Event::Lapsed), "{events:?}");
-}
-
-/// An earlier record is found while the LV is locked, and the UNLOCK of that drive is lost.
-#[test]
-fn what_was_given_back_during_the_acquisition_takes_no_time_from_a_move() {
-    let (mut bench, mut first) = (Bench::with(6, forgetful()), lv_lock(1));
-    assert_eq!(take(&mut bench, &mut first, X, &[2, 5], &[]), GRANTED);
-    drop(first);
-    let mut a = lv_lock(1);
-    let request = acquire(&bench, X, &[0, 1, 2], &[]);
-    assert_eq!(run_with(&mut bench, &mut a, request, loses_the_unlock_of(2)), GRANTED);
-    bench.pass(&mut a, SECOND);
-    assert_eq!(on(&a), [0, 1]);
-    spread(&mut bench, &mut a, &[0, 1, 2]);
-    spread(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
-    bench.pass(&mut a, LEASE * 2);
-    let events = events(&mut a);
-    assert!(believes(&bench, &a) && !events.contains(&Event::Lapsed), "{events:?}");
-}
-
-/// Drive 2 leaves the VG after that, and comes back an hour later beside new drives. All drives
-/// answer.
-#[test]
-fn what_was_given_back_before_the_drive_left_the_vg_takes_no_time_from_a_move() {
-    let (mut bench, mut a) = with_drive_2_given_back(5);
-    assert!(travel(&mut bench, &mut a, &[0, 1]) || moves_in_time(&mut bench, &mut a));
-    bench.pass(&mut a, SECOND * 3600);
-    assert!(believes(&bench, &a));
-    assert_eq!(on(&a), [0, 1]);
-    a.spread(&bench.members(&[2, 3, 4]), bench.now);
-    bench.pass(&mut a, LEASE * 2);
-    let events = events(&mut a);
-    assert!(believes(&bench, &a) && !events.contains(&Event::Lapsed), "{events:?}");
-}
-
-/// The drive that was given back is not one of those that are named.
-#[test]
-fn a_drive_that_was_given_back_and_is_not_named_takes_no_time_from_a_move() {
-    let (mut bench, mut a) = held_on(&[2], 6, forgetful());
-    assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
-    lose_an_unlock(&mut bench, &mut a, SECOND * 2, 2);
-    bench.paths[3..].fill(Path::Cut);
-    a.spread(&bench.members(&[3, 4, 5]), bench.now);
-    bench.pass(&mut a, SECOND * 10);
-    assert!(believes(&bench, &a), "{:?}", events(&mut a));
 }

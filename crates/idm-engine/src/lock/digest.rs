@@ -78,7 +78,6 @@ impl Replica {
             mark,
             marked_at,
             remark,
-            given_back,
             barred_until,
             demote_until,
             promote_until,
@@ -94,7 +93,7 @@ impl Replica {
             missed: _,
             not_idm: _,
         } = self;
-        (mark, marked_at, remark, given_back).hash(state);
+        (mark, marked_at, remark).hash(state);
         (role, hold, gap, foreign, contested, target, original).hash(state);
         (value, keeps_value && *stale_value, disproved).hash(state);
         hash_task(task, state);

@@ -63,7 +63,7 @@ impl Lock {
                 if matches!(heard, Heard::Status(_)) && self.marks(&self.replicas[at]) {
                     return self.replicas[at].plan(Step::Look(Look::Holders), now);
                 }
-                if self.has_to_be_marked_anew(at, now) {
+                if self.has_to_be_marked_anew(at, now) || self.can_be_marked_anew(at, now) {
                     return self.retake(at, now);
                 }
                 let settled = mode == goal && since >= self.shaken_at;
@@ -255,11 +255,8 @@ impl Lock {
                     self.keep(at, mode, since, now);
                 }
                 Vote::Blocked(conflicts) => {
-                    // A host that passes by there may leave the drive to anybody.
-                    let is_missed = replica.given_back.is_some();
-                    let pause = if is_missed { self.config.timing.moment() } else { renew };
                     self.note_foreign(at, &conflicts, now);
-                    self.retake(at, now + pause);
+                    self.retake(at, now + renew);
                 }
                 vote @ (Vote::Silent | Vote::Full | Vote::NotIdm | Vote::NotOurs) => {
                     // A holder that was met may have gone meanwhile.

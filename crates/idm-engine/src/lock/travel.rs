@@ -28,7 +28,7 @@
 
 use super::{Held, Lock, MAX_DRIVES, Moving, NO_SET, Phase, Target, Unseen};
 use crate::api::{DriveRef, Event, Fingerprint, Instant, Member, Timing};
-use crate::replica::{Hold, Replica, Role, Task};
+use crate::replica::{Hold, Replica, Role, Step, Task};
 use crate::rules::broken;
 use crate::stamp::{Mark, Stamp};
 use alloc::vec::Vec;
@@ -49,7 +49,7 @@ impl Lock {
         }
         let set = Fingerprint::of(drives);
         let adopted_until = self.adopted_until.take();
-        let spared = self.spared_until();
+        let spared = self.target.map(|target| target.spared_until);
         let unseen_since_before = spared.filter(|_| self.seen_until(mode) == spared);
         if self.target.is_none_or(|target| target.set != set) {
             self.set_moving(Moving::No);
@@ -139,25 +139,20 @@ impl Lock {
     pub(super) fn seen_until(&self, mode: Mode) -> Option<Instant> {
         let binds = self.votes_moved && !broken!(self.rules, SeenByVg);
         let target = self.target.filter(|_| binds)?;
+        Some(self.met_until(mode).max(target.spared_until))
+    }
+
+    /// The same without the time that the move has got, in which nothing need keep hosts out.
+    fn met_until(&self, mode: Mode) -> Instant {
         let targets = || self.replicas.iter().filter(|s| s.target);
-        // A record with the mark of the new drives does not mislead a host that counts these, if
-        // enough of them have it.
-        let has = |s: &Replica| self.counts(s, mode) || s.counts(mode, target.set, self.rules);
-        let end = |s: &Replica| self.lease_end(s).filter(|_| has(s));
+        // A host that counts these drives gives way to a record that names others, and cannot get
+        // enough of them where their own records are enough.
+        let end = |s: &Replica| self.lease_end(s).filter(|_| s.confirms(mode, self.rules));
         let needed = self.rules.keep_quorum(targets().count());
         let half = Lock::nth_end(targets().filter_map(end), needed);
         let staying = targets().filter(|s| s.role == Role::Member);
         let staying = staying.map(|s| end(s).unwrap_or_default()).min();
-        Some(half.max(staying).max(self.spared_until()).unwrap_or_default())
-    }
-
-    /// The moment until which the lock may be missing on the drives that were named. A drive that
-    /// this host has given back itself is taken again in a moment, or is missed.
-    fn spared_until(&self) -> Option<Instant> {
-        let target = self.target?;
-        let given_back = self.replicas.iter().filter(|s| s.target).filter_map(|s| s.given_back);
-        let missed = given_back.min().map(|at| at + self.config.timing.moment());
-        Some(missed.unwrap_or(target.spared_until))
+        half.max(staying).unwrap_or_default()
     }
 
     /// Whether the votes are to move, and have not yet.
@@ -173,7 +168,6 @@ impl Lock {
             replica.role = Role::Former;
             // Whoever was met here may have gone when the drive is named again.
             replica.foreign = None;
-            replica.given_back = None;
             if !matches!(replica.task, Task::Clean(_)) {
                 replica.assign(Task::Idle);
             }
@@ -331,6 +325,52 @@ impl Lock {
         bound.is_some_and(|end| end > now + 2 * linger + patience)
     }
 
+    /// Keeps a drive in place of sending its planned UNLOCK, after which its record would be
+    /// written anew, if the record is needed. Returns whether it does: the VG's drives may have
+    /// been named since that was planned.
+    pub(super) fn keeps_unmarked(&mut self, at: usize, now: Instant) -> bool {
+        let replica = &self.replicas[at];
+        let plan = replica.plan.map(|plan| plan.step);
+        let (Task::Take(_), Some(Step::Unlock(_)), Hold::Held { mode, since }) =
+            (&replica.task, plan, replica.hold)
+        else {
+            return false;
+        };
+        let votes = self.phase.is_held() && replica.role == Role::Member;
+        let keeps = votes && (replica.is_marked(self.set) || self.needs_record(at, now));
+        if keeps {
+            self.keep(at, mode, since, now);
+        }
+        keeps
+    }
+
+    /// Whether a drive that votes was kept without the mark that it needs to count, and its record
+    /// is not needed any more.
+    pub(super) fn can_be_marked_anew(&mut self, at: usize, now: Instant) -> bool {
+        let replica = &self.replicas[at];
+        let is_kept = replica.role == Role::Member && !replica.is_marked(self.set);
+        let Phase::Held(Held { lapsed: None, change: None, .. }) = self.phase else {
+            return false;
+        };
+        is_kept && !self.needs_record(at, now)
+    }
+
+    /// Whether a host that counts the VG's new drives meets the lock, and without the record on
+    /// this drive would not.
+    fn needs_record(&mut self, at: usize, now: Instant) -> bool {
+        let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else { return false };
+        if self.target.is_none() || !self.votes_moved {
+            return false;
+        }
+        let met_until = self.met_until(mode);
+        let hold = core::mem::replace(&mut self.replicas[at].hold, Hold::None);
+        let without = self.met_until(mode);
+        self.replicas[at].hold = hold;
+        // The UNLOCK may be reported as lost, and bars the drive after that.
+        let Timing { linger, patience, .. } = self.config.timing;
+        met_until > now && without <= now + linger + patience
+    }
+
     /// The set that a record of this host may name on a drive that is being taken. On one that is
     /// to vote it may name none.
     pub(super) fn named_on(&self, replica: &Replica) -> Fingerprint {
@@ -345,7 +385,16 @@ impl Lock {
         };
         let targets = || self.replicas.iter().filter(|s| s.target);
         let disputed = targets().any(|s| s.contested || s.foreign.is_some());
-        let ready = targets().filter(|s| s.is_marked_alone() && self.has_now(s, mode, now)).count();
+        let set = self.target.map(|target| target.set);
+        // A record that names exactly the new drives is no other set's for hosts that count them.
+        let has = |s: &Replica| {
+            let alone = s.is_marked_alone() && self.counts(s, mode);
+            let named = set.is_some_and(|set| {
+                s.mark == Some(Mark::Set(set)) && s.counts(mode, set, self.rules)
+            });
+            alone || named
+        };
+        let ready = targets().filter(|s| has(s) && self.lease_end(s) > Some(now)).count();
         !disputed && ready >= self.rules.acquire_quorum(targets().count()) && self.stands()
     }
 }

@@ -149,7 +149,7 @@ impl Lock {
             Stage::Voting => {
                 self.ask_witnesses(mode, now);
                 let timing = &self.config.timing;
-                let until = (now + timing.moment()).min(deadline);
+                let until = (now + timing.patience / 4).min(deadline);
                 Stage::Reading { grace: Some((now + timing.grace).min(until)), until }
             }
             other => other,
