@@ -658,9 +658,17 @@ impl Replica {
         latest.max(flying).max(self.stray_until) + timing.lease + timing.drift
     }
 
-    /// Whether no host can take this host's record here for one from before the votes moved.
-    pub(crate) fn shows_moved_votes(&self) -> bool {
-        self.is_marked_alone() && matches!(self.hold, Hold::Held { .. })
+    /// Whether no host can take this host's record here for one from before the votes moved to
+    /// these drives.
+    pub(crate) fn shows_moved_votes(&self, set: Fingerprint) -> bool {
+        let is_shown = self.is_marked_alone() || self.names(set);
+        is_shown && matches!(self.hold, Hold::Held { .. })
+    }
+
+    /// Whether this host's record here names exactly these drives, now and later.
+    pub(crate) fn names(&self, set: Fingerprint) -> bool {
+        let stays = self.marked_at >= self.remarked_until();
+        self.mark == Some(Mark::Set(set)) && stays && self.is_marked(set)
     }
 
     /// The moment when the record that this host has here now is surely over, unless it is

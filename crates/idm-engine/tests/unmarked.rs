@@ -699,3 +699,191 @@ fn a_lost_answer_during_a_change_to_shared_costs_no_lock() {
         assert!(lost && believes(&bench, &a) && !lapsed);
     }
 }
+
+/// The record on drive 0 names exactly the VG's drives again, and drive 0 does not vote. The
+/// caller has been told that it may note drive 0, and notes it. lvmlockd dies.
+#[test]
+fn a_drive_that_the_caller_notes_is_not_given_back() {
+    for mode in [X, S] {
+        let (mut bench, mut a) = (Bench::with(4, forgetful()), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut a, mode, &[0], &[1, 2, 3]), GRANTED);
+        spread(&mut bench, &mut a, &[1, 2, 3]);
+        let ready = is_ready(&mut a).expect("drives 1 to 3");
+        bench.paths[0] = Path::Cut;
+        assert!(a.move_votes(&ready, bench.now));
+        bench.pass(&mut a, SECOND);
+        bench.paths[0] = Path::Up;
+        a.spread(&bench.members(&[0]), bench.now);
+        bench.log.clear();
+        let mut told = false;
+        let mut safe = a.safe_until();
+        for _ in 0..200 {
+            match a.next_command(bench.now) {
+                Some(command) => {
+                    bench.log.push((command.drive.0 as usize, name_of(&command.command)));
+                    let reply = bench.perform(&command);
+                    let unlocks = (command.drive.0, op(&command)) == (0, Some(MutexOp::Unlock));
+                    a.on_reply(command.token, reply, bench.now);
+                    if unlocks && told {
+                        break;
+                    }
+                }
+                None => bench.wait(&mut a),
+            }
+            if !told && is_ready(&mut a).is_some() {
+                told = true;
+                safe = a.safe_until();
+            }
+        }
+        assert!(told);
+        drop(a);
+        let mut b = lv_lock(1);
+        let orphan = adopt_beside(&bench, &[0], &[1, 2, 3], safe);
+        assert_eq!(bench.run(&mut b, orphan), Outcome::Adopted(mode));
+    }
+}
+
+/// Drives that have left the VG are removed. Nothing fails.
+#[test]
+fn drives_that_left_the_vg_are_not_needed_for_ever() {
+    for mode in [X, S] {
+        let (mut bench, mut first) = (Bench::with(3, forgetful()), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut first, mode, &[0], &[1, 2]), GRANTED);
+        spread(&mut bench, &mut first, &[0, 1, 2]);
+        let ready = is_ready(&mut first).expect("drives 1 and 2");
+        assert!(first.move_votes(&ready, bench.now));
+        let safe_until = first.safe_until();
+        drop(first);
+        let mut a = lv_lock(1);
+        let orphan = adopt(&bench, &[0, 1, 2], safe_until);
+        a.request(orphan, bench.now).expect("in order");
+        let mut outcome = None;
+        while outcome.is_none() {
+            match a.next_command(bench.now) {
+                Some(command) => {
+                    let reply = bench.perform(&command);
+                    a.on_reply(command.token, reply, bench.now);
+                }
+                None => bench.wait(&mut a),
+            }
+            outcome = done(&mut a);
+        }
+        assert_eq!(outcome, Some(Outcome::Adopted(mode)));
+        a.spread(&bench.members(&[0]), bench.now);
+        bench.log.clear();
+        assert!(moves_in_time(&mut bench, &mut a), "{:?} {:?}", on(&a), said(&bench, 0));
+        bench.pass(&mut a, SECOND * 3600);
+        assert!(believes(&bench, &a));
+        bench.paths[1] = Path::Cut;
+        bench.paths[2] = Path::Cut;
+        bench.pass(&mut a, LEASE * 2);
+        assert!(believes(&bench, &a), "{mode}: {:?} on {:?}", events(&mut a), on(&a));
+    }
+}
+
+/// The VG becomes drive 0, where a record of this host still keeps others out: its UNLOCK did
+/// not arrive. It does not vote. Another host asks in the moment when it is given back.
+#[test]
+fn a_record_of_a_drive_that_does_not_vote_is_not_given_back_while_the_list_needs_it() {
+    for mode in [X, S] {
+        let (mut bench, mut a) = (Bench::with(4, forgetful()), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut a, mode, &[0], &[1, 2, 3]), GRANTED);
+        spread(&mut bench, &mut a, &[1, 2, 3]);
+        let ready = is_ready(&mut a).expect("drives 1 to 3");
+        bench.paths[0] = Path::Cut;
+        assert!(a.move_votes(&ready, bench.now));
+        bench.pass(&mut a, SECOND);
+        bench.paths[0] = Path::Up;
+        a.spread(&bench.members(&[0]), bench.now);
+        let mut early = lv_lock(3);
+        let outcome = take(&mut bench, &mut early, X, &[0], &[]);
+        assert!(is_held(&outcome), "{outcome:?}");
+        bench.log.clear();
+        for _ in 0..20 {
+            let Some(command) = a.next_command(bench.now) else { break };
+            bench.log.push((command.drive.0 as usize, name_of(&command.command)));
+            let reply = bench.perform(&command);
+            a.on_reply(command.token, reply, bench.now);
+            if (command.drive.0, op(&command)) == (0, Some(MutexOp::Unlock)) {
+                break;
+            }
+        }
+        let mut b = lv_lock(2);
+        take(&mut bench, &mut b, X, &[0], &[]);
+        assert_one_holder(&bench, &a, &b);
+    }
+}
+
+/// Nothing fails. The votes have just moved when the VG gets drive 0 back, where a record of
+/// this host still keeps others out. Another host asks in the moment when it is given back.
+#[test]
+fn a_list_that_comes_back_at_once_finds_the_lock() {
+    for mode in [X, S] {
+        let (mut bench, mut a) = held_in(mode, &[0], 5);
+        spread(&mut bench, &mut a, &[1, 2]);
+        let ready = is_ready(&mut a).expect("drives 1 and 2");
+        assert!(a.move_votes(&ready, bench.now));
+        a.spread(&bench.members(&[0]), bench.now);
+        until_unlocked(&mut bench, &mut a);
+        let mut b = lv_lock(2);
+        take(&mut bench, &mut b, X, &[0], &[]);
+        assert_one_holder(&bench, &a, &b);
+    }
+}
+
+/// Drive 0 does not vote, and is about to be given back, to be marked, when the VG becomes that
+/// drive. All drives answer at once.
+#[test]
+fn a_list_that_is_named_just_before_an_unlock_costs_no_lock() {
+    for mode in [X, S] {
+        let (mut bench, mut a) = (Bench::with(4, forgetful()), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut a, mode, &[0], &[1, 2, 3]), GRANTED);
+        spread(&mut bench, &mut a, &[1, 2, 3]);
+        let ready = is_ready(&mut a).expect("drives 1 to 3");
+        assert!(a.move_votes(&ready, bench.now));
+        // The VG gets drive 0 back, and then becomes that drive.
+        a.spread(&bench.members(&[0, 1, 2, 3]), bench.now);
+        until_drive_0_said(&mut bench, &mut a, &REMARKS);
+        a.spread(&bench.members(&[0]), bench.now);
+        let safe = a.safe_until().expect("held");
+        assert!(safe > bench.now + MARGIN);
+        bench.log.clear();
+        bench.pass(&mut a, SECOND * 5);
+        let events = events(&mut a);
+        assert!(believes(&bench, &a), "{mode}: {events:?} on {:?} {:?}", on(&a), said(&bench, 0));
+    }
+}
+
+/// The same after a restart: an earlier life's record is found on drive 0.
+#[test]
+fn the_list_that_follows_an_adoption_costs_no_lock() {
+    for mode in [X, S] {
+        let (mut bench, mut first) = (Bench::with(4, forgetful()), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut first, mode, &[0], &[1, 2, 3]), GRANTED);
+        spread(&mut bench, &mut first, &[1, 2, 3]);
+        let ready = is_ready(&mut first).expect("drives 1 to 3");
+        assert!(first.move_votes(&ready, bench.now));
+        let safe_until = first.safe_until();
+        drop(first);
+        let mut a = lv_lock(1);
+        let orphan = adopt_beside(&bench, &[1, 2, 3], &[0], safe_until);
+        a.request(orphan, bench.now).expect("in order");
+        let mut adopted = false;
+        for _ in 0..60 {
+            let Some(command) = a.next_command(bench.now) else { break };
+            if adopted && (command.drive.0, op(&command)) == (0, Some(MutexOp::Refresh)) {
+                let reply = bench.perform(&command);
+                a.on_reply(command.token, reply, bench.now);
+                a.spread(&bench.members(&[0]), bench.now);
+                break;
+            }
+            let reply = bench.perform(&command);
+            a.on_reply(command.token, reply, bench.now);
+            adopted |= done(&mut a) == Some(Outcome::Adopted(mode));
+        }
+        assert!(adopted);
+        bench.pass(&mut a, SECOND * 5);
+        let events = events(&mut a);
+        assert!(believes(&bench, &a), "{mode}: {events:?} on {:?}", on(&a));
+    }
+}

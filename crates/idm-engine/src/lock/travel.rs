@@ -109,7 +109,7 @@ impl Lock {
             self.conclude(now);
             return false;
         };
-        self.leave_drives(mode, now);
+        self.leave_drives(mode, target.set, now);
         self.set = target.set;
         self.target = None;
         self.votes_moved = true;
@@ -146,8 +146,11 @@ impl Lock {
     fn met_until(&self, mode: Mode) -> Instant {
         let targets = || self.replicas.iter().filter(|s| s.target);
         // A host that counts these drives gives way to a record that names others, and cannot get
-        // enough of them where their own records are enough.
-        let end = |s: &Replica| self.lease_end(s).filter(|_| s.confirms(mode, self.rules));
+        // enough of them where their own records are enough. But a drive that is being taken may
+        // be about to be given back, because of what its record names.
+        let may_leave = |s: &Replica| s.role != Role::Member && s.task != Task::Keep;
+        let has = |s: &Replica| s.confirms(mode, self.rules) && (!may_leave(s) || self.fits(s));
+        let end = |s: &Replica| self.lease_end(s).filter(|_| has(s));
         let needed = self.rules.keep_quorum(targets().count());
         let half = Lock::nth_end(targets().filter_map(end), needed);
         let staying = targets().filter(|s| s.role == Role::Member);
@@ -182,9 +185,10 @@ impl Lock {
 
     /// Lets the new drives vote. If one of them may hide from hosts that know the original ones
     /// that votes have moved, these keep the lock.
-    fn leave_drives(&mut self, mode: Mode, now: Instant) {
+    fn leave_drives(&mut self, mode: Mode, set: Fingerprint, now: Instant) {
         // If they do not have it any more, such a host could get a majority before, too.
-        let hides = self.hides_until(now).filter(|_| self.kept_until(mode, |s| s.target) > now);
+        let hides =
+            self.hides_until(set, now).filter(|_| self.kept_until(mode, |s| s.target) > now);
         self.hidden_until = self.hidden_until.max(hides);
         for replica in &mut self.replicas {
             match replica.role {
@@ -197,9 +201,9 @@ impl Lock {
 
     /// The moment until which one of the drives that are to vote may have a record of this host
     /// with the mark of the original drives; `None` if none may.
-    fn hides_until(&self, now: Instant) -> Option<Instant> {
+    fn hides_until(&self, set: Fingerprint, now: Instant) -> Option<Instant> {
         let timing = &self.config.timing;
-        let hidden = |s: &&Replica| s.target && s.original && !s.shows_moved_votes();
+        let hidden = |s: &&Replica| s.target && s.original && !s.shows_moved_votes(set);
         let end = self.replicas.iter().filter(hidden).map(|s| s.gone_at(timing)).max();
         end.filter(|&end| end > now)
     }
@@ -207,7 +211,7 @@ impl Lock {
     /// Notes that a REFRESH is sent, which may prolong a record with the old mark.
     pub(super) fn note_refresh(&mut self, at: usize) {
         let replica = &self.replicas[at];
-        let hides = replica.role == Role::Member && !replica.shows_moved_votes();
+        let hides = replica.role == Role::Member && !replica.shows_moved_votes(self.set);
         if let Some(end) = self.hidden_until.as_mut().filter(|_| hides) {
             *end = replica.gone_at(&self.config.timing).max(*end);
         }
@@ -249,7 +253,7 @@ impl Lock {
     /// that votes now shows the new mark, or shows no record of this host any more.
     pub(super) fn let_go(&mut self, now: Instant) {
         let Some(hidden_until) = self.hidden_until else { return };
-        let hides = |s: &Replica| s.original && !s.shows_moved_votes();
+        let hides = |s: &Replica| s.original && !s.shows_moved_votes(self.set);
         if now >= hidden_until || !self.members().any(hides) {
             self.hidden_until = None;
             self.dismiss_extras();
@@ -305,7 +309,7 @@ impl Lock {
         };
         let replica = &self.replicas[at];
         let unmarked = replica.mark.is_some_and(|mark| mark != Mark::Alone);
-        if replica.role != Role::Extra || !unmarked || !self.marks(replica) {
+        if replica.role != Role::Extra || !unmarked || !self.marks(replica) || self.fits(replica) {
             return false;
         }
         // A drive that is being taken anew itself may be about to be given back.
@@ -336,8 +340,9 @@ impl Lock {
         else {
             return false;
         };
-        let votes = self.phase.is_held() && replica.role == Role::Member;
-        let keeps = votes && (replica.is_marked(self.set) || self.needs_record(at, now));
+        let votes = replica.role == Role::Member;
+        let counts = (votes && replica.is_marked(self.set)) || self.fits(replica);
+        let keeps = self.phase.is_held() && (counts || (votes && self.needs_record(at, now)));
         if keeps {
             self.keep(at, mode, since, now);
         }
@@ -378,6 +383,13 @@ impl Lock {
         if travels { NO_SET } else { self.set }
     }
 
+    /// Whether this host's record on a drive that is to vote is as it has to be then. One that
+    /// names exactly the new drives is another set's for all hosts that count others.
+    fn fits(&self, replica: &Replica) -> bool {
+        let named = |target: Target| replica.is_marked_alone() || replica.names(target.set);
+        replica.target && self.target.is_some_and(named)
+    }
+
     /// Whether the new drives would be enough to acquire the lock, with no other holder in the way.
     fn can_move(&self, mode: Mode, now: Instant) -> bool {
         let Phase::Held(Held { lapsed: None, change: None, .. }) = self.phase else {
@@ -385,15 +397,7 @@ impl Lock {
         };
         let targets = || self.replicas.iter().filter(|s| s.target);
         let disputed = targets().any(|s| s.contested || s.foreign.is_some());
-        let set = self.target.map(|target| target.set);
-        // A record that names exactly the new drives is no other set's for hosts that count them.
-        let has = |s: &Replica| {
-            let alone = s.is_marked_alone() && self.counts(s, mode);
-            let named = set.is_some_and(|set| {
-                s.mark == Some(Mark::Set(set)) && s.counts(mode, set, self.rules)
-            });
-            alone || named
-        };
+        let has = |s: &Replica| self.fits(s) && s.confirms(mode, self.rules);
         let ready = targets().filter(|s| has(s) && self.lease_end(s) > Some(now)).count();
         !disputed && ready >= self.rules.acquire_quorum(targets().count()) && self.stands()
     }
