@@ -5,14 +5,11 @@
 mod bench;
 
 use bench::*;
-use core::time::Duration;
 use idm_emulator::Profile;
 use idm_engine::{Lock, Outcome};
-use idm_protocol::{Mode, Reply, Status};
+use idm_protocol::{Mode, MutexOp};
 use std::collections::BTreeMap;
 
-/// The time before `safe_until` at which the kill command is started.
-const MARGIN: Duration = Duration::from_secs(11);
 const DRIVES: u32 = 5;
 /// Drives that the LV lies on when its lock is taken.
 const LV: [&[u32]; 3] = [&[0], &[0, 1], &[0, 1, 2]];
@@ -57,17 +54,6 @@ fn rest(drives: &[u32]) -> Vec<u32> {
     (0..DRIVES).filter(|drive| !drives.contains(drive)).collect()
 }
 
-/// Sends a command, and answers it. Returns its name, or `None` if there was none to send.
-fn step(bench: &mut Bench, lock: &mut Lock) -> Option<&'static str> {
-    let command = lock.next_command(bench.now)?;
-    let reply = match bench.paths[command.drive.0 as usize] {
-        Path::Up => bench.perform(&command),
-        _ => Reply::Status(Status::Unreachable),
-    };
-    lock.on_reply(command.token, reply, bench.now);
-    Some(name_of(&command.command))
-}
-
 /// Lets the votes move if they can.
 fn moves(bench: &Bench, lock: &mut Lock) -> bool {
     is_ready(lock).is_some_and(|ready| lock.move_votes(&ready, bench.now))
@@ -77,15 +63,7 @@ fn moves(bench: &Bench, lock: &mut Lock) -> bool {
 fn restarted(bench: &mut Bench, lock: &Lock, mode: Mode, drives: &[u32]) -> Option<Lock> {
     let mut next = lv_lock(1);
     let request = adopt_beside(bench, drives, &rest(drives), lock.safe_until());
-    next.request(request, bench.now).expect("in order");
-    loop {
-        if step(bench, &mut next).is_none() {
-            bench.wait(&mut next);
-        }
-        if let Some(outcome) = done(&mut next) {
-            return (outcome == Outcome::Adopted(mode)).then_some(next);
-        }
-    }
+    (bench.run_only(&mut next, request) == Outcome::Adopted(mode)).then_some(next)
 }
 
 /// The state when the second list is named; `None` if the lock was not adopted.
@@ -107,7 +85,7 @@ fn begin(case: &Case) -> Option<(Bench, Lock)> {
         bench.paths.fill(Path::Up);
     }
     for _ in 0..case.steps {
-        if step(&mut bench, &mut a).is_none() {
+        if bench.step(&mut a).is_none() {
             bench.wait(&mut a);
         }
         moves(&bench, &mut a);
@@ -144,7 +122,7 @@ fn faults(case: &Case) -> Vec<&'static str> {
     let end = bench.now + LEASE * 2;
     let mut commands = 0;
     while bench.now < end {
-        while let Some(name) = step(&mut bench, &mut a) {
+        while let Some(command) = bench.step(&mut a) {
             commands += 1;
             if commands > 300 {
                 return vec!["commands without end"];
@@ -152,7 +130,8 @@ fn faults(case: &Case) -> Vec<&'static str> {
             if a.safe_until().is_none_or(|until| until <= bench.now + MARGIN) {
                 faults.push("the kill command is run");
             }
-            let asks = name == "unlock" && !was_open && believes(&bench, &a);
+            let unlocks = op(&command) == Some(MutexOp::Unlock);
+            let asks = unlocks && !was_open && believes(&bench, &a);
             if asks && is_open(&bench, case) {
                 faults.push("another host gets the lock");
             }

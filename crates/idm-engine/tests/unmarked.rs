@@ -8,29 +8,15 @@ use idm_emulator::{Drive, Profile};
 use idm_engine::{Command, Event, Lock, Outcome, Timing};
 use idm_protocol::{Mode, MutexOp, Reply, State, Status};
 
-/// The reply of a drive that can be reached, or not.
-fn reply_of(bench: &mut Bench, command: &Command) -> Reply {
-    match bench.paths[command.drive.0 as usize] {
-        Path::Up => bench.perform(command),
-        _ => Reply::Status(Status::Unreachable),
-    }
-}
-
 /// Commands to a drive that is taken anew, up to the look that shows that no REFRESH marks its
 /// record.
 const REMARKS: [&str; 4] = ["trylock", "read", "refresh", "read"];
-
-/// The time before `safe_until` at which the kill command is started.
-const MARGIN: Duration = Duration::from_secs(11);
 
 /// Drive 0 answers these commands.
 fn until_drive_0_said(bench: &mut Bench, lock: &mut Lock, commands: &[&str]) {
     bench.log.clear();
     while said(bench, 0) != commands {
-        let command = lock.next_command(bench.now).expect("drive 0 is being taken");
-        bench.log.push((command.drive.0 as usize, name_of(&command.command)));
-        let reply = reply_of(bench, &command);
-        lock.on_reply(command.token, reply, bench.now);
+        bench.step(lock).expect("drive 0 is being taken");
     }
 }
 
@@ -41,7 +27,7 @@ fn until_unlocked(bench: &mut Bench, lock: &mut Lock) {
         let sent = all_at_once(bench, lock);
         let unlocks = sent.iter().any(|command| op(command) == Some(MutexOp::Unlock));
         for command in sent {
-            let reply = reply_of(bench, &command);
+            let reply = bench.answer(&command).expect("no path hangs");
             lock.on_reply(command.token, reply, bench.now);
         }
         if unlocks {
@@ -384,7 +370,7 @@ fn gets_its_former_drives_back(steps: u32, answers: bool) {
     let step = |bench: &mut Bench, a: &mut Lock| {
         let mut unlocked = false;
         for command in all_at_once(bench, a) {
-            let reply = reply_of(bench, &command);
+            let reply = bench.answer(&command).expect("no path hangs");
             a.on_reply(command.token, reply, bench.now);
             unlocked |= command.drive.0 == 3 && op(&command) == Some(MutexOp::Unlock);
         }
@@ -443,9 +429,7 @@ fn held_in(mode: Mode, drives: &[u32], of: u32) -> (Bench, Lock) {
 /// the former drives again, on which the LV lies.
 fn back_before_anything_is_sent(mode: Mode, first: &[u32]) -> (Bench, Lock) {
     let (mut bench, mut a) = held_in(mode, first, 5);
-    spread(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
-    let ready = is_ready(&mut a).expect("a majority");
-    assert!(a.move_votes(&ready, bench.now));
+    assert!(travel(&mut bench, &mut a, &[0, 1, 2, 3, 4]));
     a.spread(&bench.members(first), bench.now);
     (bench, a)
 }
@@ -458,7 +442,7 @@ fn keeps_others_out(bench: &mut Bench, lock: &mut Lock, time: Duration) {
         while let Some(command) = lock.next_command(bench.now) {
             bench.log.push((command.drive.0 as usize, name_of(&command.command)));
             is_safe(bench, lock);
-            let reply = reply_of(bench, &command);
+            let reply = bench.answer(&command).expect("no path hangs");
             lock.on_reply(command.token, reply, bench.now);
             is_safe(bench, lock);
         }
@@ -514,9 +498,7 @@ fn a_drive_that_was_away_is_not_given_back_when_the_vg_has_no_other() {
 fn about_to_be_given_back(mode: Mode) -> (Bench, Lock) {
     let (mut bench, mut a) = (Bench::with(4, forgetful()), lv_lock(1));
     assert_eq!(take(&mut bench, &mut a, mode, &[0], &[1, 2, 3]), GRANTED);
-    spread(&mut bench, &mut a, &[0, 1, 2]);
-    let ready = is_ready(&mut a).expect("drives 1 and 2");
-    assert!(a.move_votes(&ready, bench.now));
+    assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
     until_drive_0_said(&mut bench, &mut a, &REMARKS);
     (bench, a)
 }
@@ -585,7 +567,7 @@ fn a_vg_is_extended_beside_a_drive_that_died_at_its_unlock() {
     assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
     let mut is_dead = false;
     pass_with(&mut bench, &mut a, SECOND * 3600, |command| {
-        is_dead |= (command.drive.0, op(command)) == (0, Some(MutexOp::Unlock));
+        is_dead |= unlocks_drive_0(command);
         match is_dead && command.drive.0 == 0 {
             true => Fate::Instead(Status::Uncertain),
             false => Fate::Answered,
@@ -700,34 +682,36 @@ fn a_lost_answer_during_a_change_to_shared_costs_no_lock() {
     }
 }
 
+fn unlocks_drive_0(command: &Command) -> bool {
+    (command.drive.0, op(command)) == (0, Some(MutexOp::Unlock))
+}
+
+/// A lock whose votes have moved from drive 0 to drives 1 to 3, when the VG becomes drive 0. The
+/// UNLOCK of that drive did not arrive, so that its record names exactly the VG's drives.
+fn back_after_an_unlock_that_did_not_arrive(mode: Mode) -> (Bench, Lock) {
+    let (mut bench, mut a) = (Bench::with(4, forgetful()), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, mode, &[0], &[1, 2, 3]), GRANTED);
+    assert!(travel(&mut bench, &mut a, &[1, 2, 3]));
+    bench.paths[0] = Path::Cut;
+    bench.pass(&mut a, SECOND);
+    bench.paths[0] = Path::Up;
+    a.spread(&bench.members(&[0]), bench.now);
+    (bench, a)
+}
+
 /// The record on drive 0 names exactly the VG's drives again, and drive 0 does not vote. The
 /// caller has been told that it may note drive 0, and notes it. lvmlockd dies.
 #[test]
 fn a_drive_that_the_caller_notes_is_not_given_back() {
     for mode in [X, S] {
-        let (mut bench, mut a) = (Bench::with(4, forgetful()), lv_lock(1));
-        assert_eq!(take(&mut bench, &mut a, mode, &[0], &[1, 2, 3]), GRANTED);
-        spread(&mut bench, &mut a, &[1, 2, 3]);
-        let ready = is_ready(&mut a).expect("drives 1 to 3");
-        bench.paths[0] = Path::Cut;
-        assert!(a.move_votes(&ready, bench.now));
-        bench.pass(&mut a, SECOND);
-        bench.paths[0] = Path::Up;
-        a.spread(&bench.members(&[0]), bench.now);
+        let (mut bench, mut a) = back_after_an_unlock_that_did_not_arrive(mode);
         bench.log.clear();
         let mut told = false;
         let mut safe = a.safe_until();
         for _ in 0..200 {
-            match a.next_command(bench.now) {
-                Some(command) => {
-                    bench.log.push((command.drive.0 as usize, name_of(&command.command)));
-                    let reply = bench.perform(&command);
-                    let unlocks = (command.drive.0, op(&command)) == (0, Some(MutexOp::Unlock));
-                    a.on_reply(command.token, reply, bench.now);
-                    if unlocks && told {
-                        break;
-                    }
-                }
+            match bench.step(&mut a) {
+                Some(command) if told && unlocks_drive_0(&command) => break,
+                Some(_) => {}
                 None => bench.wait(&mut a),
             }
             if !told && is_ready(&mut a).is_some() {
@@ -749,26 +733,12 @@ fn drives_that_left_the_vg_are_not_needed_for_ever() {
     for mode in [X, S] {
         let (mut bench, mut first) = (Bench::with(3, forgetful()), lv_lock(1));
         assert_eq!(take(&mut bench, &mut first, mode, &[0], &[1, 2]), GRANTED);
-        spread(&mut bench, &mut first, &[0, 1, 2]);
-        let ready = is_ready(&mut first).expect("drives 1 and 2");
-        assert!(first.move_votes(&ready, bench.now));
+        assert!(travel(&mut bench, &mut first, &[0, 1, 2]));
         let safe_until = first.safe_until();
         drop(first);
         let mut a = lv_lock(1);
         let orphan = adopt(&bench, &[0, 1, 2], safe_until);
-        a.request(orphan, bench.now).expect("in order");
-        let mut outcome = None;
-        while outcome.is_none() {
-            match a.next_command(bench.now) {
-                Some(command) => {
-                    let reply = bench.perform(&command);
-                    a.on_reply(command.token, reply, bench.now);
-                }
-                None => bench.wait(&mut a),
-            }
-            outcome = done(&mut a);
-        }
-        assert_eq!(outcome, Some(Outcome::Adopted(mode)));
+        assert_eq!(bench.run_only(&mut a, orphan), Outcome::Adopted(mode));
         a.spread(&bench.members(&[0]), bench.now);
         bench.log.clear();
         assert!(moves_in_time(&mut bench, &mut a), "{:?} {:?}", on(&a), said(&bench, 0));
@@ -786,25 +756,13 @@ fn drives_that_left_the_vg_are_not_needed_for_ever() {
 #[test]
 fn a_record_of_a_drive_that_does_not_vote_is_not_given_back_while_the_list_needs_it() {
     for mode in [X, S] {
-        let (mut bench, mut a) = (Bench::with(4, forgetful()), lv_lock(1));
-        assert_eq!(take(&mut bench, &mut a, mode, &[0], &[1, 2, 3]), GRANTED);
-        spread(&mut bench, &mut a, &[1, 2, 3]);
-        let ready = is_ready(&mut a).expect("drives 1 to 3");
-        bench.paths[0] = Path::Cut;
-        assert!(a.move_votes(&ready, bench.now));
-        bench.pass(&mut a, SECOND);
-        bench.paths[0] = Path::Up;
-        a.spread(&bench.members(&[0]), bench.now);
+        let (mut bench, mut a) = back_after_an_unlock_that_did_not_arrive(mode);
         let mut early = lv_lock(3);
         let outcome = take(&mut bench, &mut early, X, &[0], &[]);
         assert!(is_held(&outcome), "{outcome:?}");
         bench.log.clear();
         for _ in 0..20 {
-            let Some(command) = a.next_command(bench.now) else { break };
-            bench.log.push((command.drive.0 as usize, name_of(&command.command)));
-            let reply = bench.perform(&command);
-            a.on_reply(command.token, reply, bench.now);
-            if (command.drive.0, op(&command)) == (0, Some(MutexOp::Unlock)) {
+            if bench.step(&mut a).is_none_or(|command| unlocks_drive_0(&command)) {
                 break;
             }
         }
@@ -820,9 +778,7 @@ fn a_record_of_a_drive_that_does_not_vote_is_not_given_back_while_the_list_needs
 fn a_list_that_comes_back_at_once_finds_the_lock() {
     for mode in [X, S] {
         let (mut bench, mut a) = held_in(mode, &[0], 5);
-        spread(&mut bench, &mut a, &[1, 2]);
-        let ready = is_ready(&mut a).expect("drives 1 and 2");
-        assert!(a.move_votes(&ready, bench.now));
+        assert!(travel(&mut bench, &mut a, &[1, 2]));
         a.spread(&bench.members(&[0]), bench.now);
         until_unlocked(&mut bench, &mut a);
         let mut b = lv_lock(2);
@@ -838,9 +794,7 @@ fn a_list_that_is_named_just_before_an_unlock_costs_no_lock() {
     for mode in [X, S] {
         let (mut bench, mut a) = (Bench::with(4, forgetful()), lv_lock(1));
         assert_eq!(take(&mut bench, &mut a, mode, &[0], &[1, 2, 3]), GRANTED);
-        spread(&mut bench, &mut a, &[1, 2, 3]);
-        let ready = is_ready(&mut a).expect("drives 1 to 3");
-        assert!(a.move_votes(&ready, bench.now));
+        assert!(travel(&mut bench, &mut a, &[1, 2, 3]));
         // The VG gets drive 0 back, and then becomes that drive.
         a.spread(&bench.members(&[0, 1, 2, 3]), bench.now);
         until_drive_0_said(&mut bench, &mut a, &REMARKS);
@@ -860,9 +814,7 @@ fn the_list_that_follows_an_adoption_costs_no_lock() {
     for mode in [X, S] {
         let (mut bench, mut first) = (Bench::with(4, forgetful()), lv_lock(1));
         assert_eq!(take(&mut bench, &mut first, mode, &[0], &[1, 2, 3]), GRANTED);
-        spread(&mut bench, &mut first, &[1, 2, 3]);
-        let ready = is_ready(&mut first).expect("drives 1 to 3");
-        assert!(first.move_votes(&ready, bench.now));
+        assert!(travel(&mut bench, &mut first, &[1, 2, 3]));
         let safe_until = first.safe_until();
         drop(first);
         let mut a = lv_lock(1);
@@ -870,15 +822,11 @@ fn the_list_that_follows_an_adoption_costs_no_lock() {
         a.request(orphan, bench.now).expect("in order");
         let mut adopted = false;
         for _ in 0..60 {
-            let Some(command) = a.next_command(bench.now) else { break };
+            let Some(command) = bench.step(&mut a) else { break };
             if adopted && (command.drive.0, op(&command)) == (0, Some(MutexOp::Refresh)) {
-                let reply = bench.perform(&command);
-                a.on_reply(command.token, reply, bench.now);
                 a.spread(&bench.members(&[0]), bench.now);
                 break;
             }
-            let reply = bench.perform(&command);
-            a.on_reply(command.token, reply, bench.now);
             adopted |= done(&mut a) == Some(Outcome::Adopted(mode));
         }
         assert!(adopted);

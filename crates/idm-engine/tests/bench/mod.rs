@@ -16,6 +16,8 @@ pub use states::*;
 
 pub const LEASE: Duration = Duration::from_secs(60);
 pub const SECOND: Duration = Duration::from_secs(1);
+/// The time before `safe_until` at which the kill command is started.
+pub const MARGIN: Duration = Duration::from_secs(11);
 pub const X: Mode = Mode::Exclusive;
 pub const S: Mode = Mode::Shared;
 pub const GRANTED: Outcome = Outcome::Granted(ValueRead::Unknown);
@@ -89,20 +91,29 @@ impl Bench {
 
     /// Sends all commands that the lock has now.
     pub fn exchange(&mut self, lock: &mut Lock) {
-        while let Some(command) = lock.next_command(self.now) {
-            let at = command.drive.0 as usize;
-            self.log.push((at, name_of(&command.command)));
-            let time = DriveTime::from_micros(self.now.as_micros());
-            let reply = match self.paths[at] {
-                Path::Up => self.drives[at].perform(time, &command.command),
-                Path::Cut => Reply::Status(Status::Unreachable),
-                Path::Deaf => {
-                    self.drives[at].perform(time, &command.command);
-                    Reply::Status(Status::Uncertain)
-                }
-                Path::Hung => continue,
-            };
+        while self.step(lock).is_some() {}
+    }
+
+    /// Sends the next command that the lock has now, and gives it the answer.
+    pub fn step(&mut self, lock: &mut Lock) -> Option<Command> {
+        let command = lock.next_command(self.now)?;
+        self.log.push((command.drive.0 as usize, name_of(&command.command)));
+        if let Some(reply) = self.answer(&command) {
             lock.on_reply(command.token, reply, self.now);
+        }
+        Some(command)
+    }
+
+    /// The answer to a command by the drive's path, if there is any.
+    pub fn answer(&mut self, command: &Command) -> Option<Reply> {
+        match self.paths[command.drive.0 as usize] {
+            Path::Up => Some(self.perform(command)),
+            Path::Cut => Some(Reply::Status(Status::Unreachable)),
+            Path::Deaf => {
+                self.perform(command);
+                Some(Reply::Status(Status::Uncertain))
+            }
+            Path::Hung => None,
         }
     }
 
@@ -134,18 +145,25 @@ impl Bench {
         lock.on_timer(self.now);
     }
 
-    /// Runs a request to its end.
+    /// Runs a request to its end, and sends what is left to send then.
     pub fn run(&mut self, lock: &mut Lock, request: Request) -> Outcome {
+        let outcome = self.run_only(lock, request);
+        self.exchange(lock);
+        outcome
+    }
+
+    /// Runs a request, and sends nothing after its end.
+    pub fn run_only(&mut self, lock: &mut Lock, request: Request) -> Outcome {
         lock.request(request, self.now).expect("the request is in order");
         for _ in 0..10_000 {
-            self.exchange(lock);
             while let Some(event) = lock.next_event() {
                 if let Event::Done(outcome) = event {
-                    self.exchange(lock);
                     return outcome;
                 }
             }
-            self.wait(lock);
+            if self.step(lock).is_none() {
+                self.wait(lock);
+            }
         }
         panic!("the request does not end");
     }
