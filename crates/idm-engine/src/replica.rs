@@ -376,6 +376,11 @@ impl Replica {
         stays && self.mark.is_some_and(fits) && open.is_none_or(|flight| fits(flight.mark))
     }
 
+    /// The same, even if a lost command had another mark than the record shows.
+    pub(crate) fn stays_marked(&self, set: Fingerprint) -> bool {
+        self.marked_at >= self.remarked_until() && self.is_marked(set)
+    }
+
     /// Whether this host's record here looks like another set's to every host, now and later.
     pub(crate) fn is_marked_alone(&self) -> bool {
         self.mark == Some(Mark::Alone) && !self.may_be_remarked()
@@ -661,14 +666,7 @@ impl Replica {
     /// Whether no host can take this host's record here for one from before the votes moved to
     /// these drives.
     pub(crate) fn shows_moved_votes(&self, set: Fingerprint) -> bool {
-        let is_shown = self.is_marked_alone() || self.names(set);
-        is_shown && matches!(self.hold, Hold::Held { .. })
-    }
-
-    /// Whether this host's record here names exactly these drives, now and later.
-    pub(crate) fn names(&self, set: Fingerprint) -> bool {
-        let stays = self.marked_at >= self.remarked_until();
-        self.mark == Some(Mark::Set(set)) && stays && self.is_marked(set)
+        self.stays_marked(set) && matches!(self.hold, Hold::Held { .. })
     }
 
     /// The moment when the record that this host has here now is surely over, unless it is

@@ -835,3 +835,43 @@ fn the_list_that_follows_an_adoption_costs_no_lock() {
         assert!(believes(&bench, &a), "{mode}: {events:?} on {:?}", on(&a));
     }
 }
+
+/// Firmware that stores every mark. The votes have just moved away from drive 0 when lvmlockd dies.
+/// The next one adopts the lock, and one REFRESH of drive 0 is lost. Some commands later the VG
+/// becomes drive 0, where the record keeps others out, and has only to be read again.
+#[test]
+fn a_lost_refresh_lets_no_drive_be_given_back_that_stores_marks() {
+    for (mode, steps) in [X, S].into_iter().flat_map(|mode| (0..8).map(move |n| (mode, n))) {
+        let (mut bench, mut first) = (Bench::new(4), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut first, mode, &[0], &[1, 2, 3]), GRANTED);
+        assert!(travel(&mut bench, &mut first, &[1, 2, 3]));
+        let safe_until = first.safe_until();
+        drop(first);
+        let mut a = lv_lock(1);
+        let orphan = in_mode(adopt_beside(&bench, &[1, 2, 3], &[0], safe_until), mode);
+        a.request(orphan, bench.now).expect("in order");
+        let (mut is_lost, mut outcome, mut after) = (false, None, 0);
+        while after < steps || outcome.is_none() {
+            after += u32::from(outcome.is_some());
+            match a.next_command(bench.now) {
+                Some(command) => {
+                    let refreshes = (command.drive.0, op(&command)) == (0, Some(MutexOp::Refresh));
+                    let reply = match refreshes && !core::mem::replace(&mut is_lost, true) {
+                        true => Reply::Status(Status::Uncertain),
+                        false => bench.perform(&command),
+                    };
+                    a.on_reply(command.token, reply, bench.now);
+                }
+                None => bench.wait(&mut a),
+            }
+            outcome = outcome.or(done(&mut a));
+        }
+        assert_eq!((outcome, is_lost), (Some(Outcome::Adopted(mode)), true));
+        a.spread(&bench.members(&[0]), bench.now);
+        bench.log.clear();
+        bench.pass(&mut a, LEASE * 2);
+        assert!(!said(&bench, 0).contains(&"unlock"), "{mode} {steps}: {:?}", said(&bench, 0));
+        assert!(believes(&bench, &a));
+        assert_no_other_gets(&mut bench, &a, &[0]);
+    }
+}

@@ -30,7 +30,7 @@ use super::{Held, Lock, MAX_DRIVES, Moving, NO_SET, Phase, Target, Unseen};
 use crate::api::{DriveRef, Event, Fingerprint, Instant, Member, Timing};
 use crate::replica::{Hold, Replica, Role, Step, Task};
 use crate::rules::broken;
-use crate::stamp::{Mark, Stamp};
+use crate::stamp::Stamp;
 use alloc::vec::Vec;
 use idm_protocol::Mode;
 
@@ -308,8 +308,8 @@ impl Lock {
             return false;
         };
         let replica = &self.replicas[at];
-        let unmarked = replica.mark.is_some_and(|mark| mark != Mark::Alone);
-        if replica.role != Role::Extra || !unmarked || !self.marks(replica) || self.fits(replica) {
+        let unmarked = replica.mark.is_some() && !self.is_shown_marked(replica);
+        if replica.role != Role::Extra || !unmarked || !self.marks(replica) {
             return false;
         }
         // A drive that is being taken anew itself may be about to be given back.
@@ -330,8 +330,8 @@ impl Lock {
     }
 
     /// Keeps a drive in place of sending its planned UNLOCK, after which its record would be
-    /// written anew, if the record is needed. Returns whether it does: the VG's drives may have
-    /// been named since that was planned.
+    /// written anew, if the record is needed, or if it is enough to read it again. Returns whether
+    /// it does: the VG's drives may have been named since that was planned.
     pub(super) fn keeps_unmarked(&mut self, at: usize, now: Instant) -> bool {
         let replica = &self.replicas[at];
         let plan = replica.plan.map(|plan| plan.step);
@@ -341,8 +341,8 @@ impl Lock {
             return false;
         };
         let votes = replica.role == Role::Member;
-        let counts = (votes && replica.is_marked(self.set)) || self.fits(replica);
-        let keeps = self.phase.is_held() && (counts || (votes && self.needs_record(at, now)));
+        let is_shown = self.is_shown_marked(replica);
+        let keeps = self.phase.is_held() && (is_shown || (votes && self.needs_record(at, now)));
         if keeps {
             self.keep(at, mode, since, now);
         }
@@ -367,13 +367,13 @@ impl Lock {
         if self.target.is_none() || !self.votes_moved {
             return false;
         }
-        let met_until = self.met_until(mode);
+        let with = self.met_until(mode);
         let hold = core::mem::replace(&mut self.replicas[at].hold, Hold::None);
         let without = self.met_until(mode);
         self.replicas[at].hold = hold;
         // The UNLOCK may be reported as lost, and bars the drive after that.
         let Timing { linger, patience, .. } = self.config.timing;
-        met_until > now && without <= now + linger + patience
+        without < with && without <= now + linger + patience
     }
 
     /// The set that a record of this host may name on a drive that is being taken. On one that is
@@ -386,8 +386,16 @@ impl Lock {
     /// Whether this host's record on a drive that is to vote is as it has to be then. One that
     /// names exactly the new drives is another set's for all hosts that count others.
     fn fits(&self, replica: &Replica) -> bool {
-        let named = |target: Target| replica.is_marked_alone() || replica.names(target.set);
-        replica.target && self.target.is_some_and(named)
+        replica.target && self.target.is_some_and(|target| replica.stays_marked(target.set))
+    }
+
+    /// Whether a record shows the mark that it needs on a drive that votes or is to vote. A lost
+    /// command may still write another one; until then it is enough to read the record again.
+    fn is_shown_marked(&self, replica: &Replica) -> bool {
+        let set = Some(self.set).filter(|_| replica.role == Role::Member);
+        let target = self.target.filter(|_| replica.target).map(|target| target.set);
+        let mut sets = set.into_iter().chain(target);
+        replica.mark.is_some_and(|mark| sets.any(|set| mark.fits(set)))
     }
 
     /// Whether the new drives would be enough to acquire the lock, with no other holder in the way.
