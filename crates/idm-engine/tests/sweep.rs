@@ -1,6 +1,7 @@
 //! The VG's list of drives changes twice while a lock is held, after any number of commands, with
-//! one path cut for a while, and with or without a restart of lvmlockd in between. Every drive
-//! answers from the second change on, so that the lock has to be kept.
+//! one path cut for a while, with or without a restart of lvmlockd in between, and with or without
+//! a change of the mode right after that. Every drive answers from the second list on, so that the
+//! lock has to be kept.
 
 mod bench;
 
@@ -28,6 +29,7 @@ struct Case {
     mode: Mode,
     stores_marks: bool,
     restarts: bool,
+    converts: bool,
     lv: &'static [u32],
     lists: [&'static [u32]; 2],
     cut: Option<(usize, u32)>,
@@ -37,17 +39,30 @@ struct Case {
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (mode, stores_marks) in [(X, false), (X, true), (S, false), (S, true)] {
-        for restarts in [false, true] {
+        for (restarts, converts) in flags() {
             for (lv, first) in LV.iter().flat_map(|lv| LISTS.map(|first| (*lv, first))) {
                 for (second, cut) in LISTS.iter().flat_map(|list| CUTS.map(|cut| (*list, cut))) {
                     let lists = [first, second];
-                    let case = |steps| Case { mode, stores_marks, restarts, lv, lists, cut, steps };
+                    let case = |steps| Case {
+                        mode,
+                        stores_marks,
+                        restarts,
+                        converts,
+                        lv,
+                        lists,
+                        cut,
+                        steps,
+                    };
                     cases.extend(STEPS.map(case));
                 }
             }
         }
     }
     cases.into_iter().step_by(SAMPLE).collect()
+}
+
+fn flags() -> [(bool, bool); 4] {
+    [(false, false), (false, true), (true, false), (true, true)]
 }
 
 fn rest(drives: &[u32]) -> Vec<u32> {
@@ -91,6 +106,10 @@ fn begin(case: &Case) -> Option<(Bench, Lock)> {
         moves(&bench, &mut a);
     }
     a.spread(&bench.members(second), bench.now);
+    if case.converts {
+        let other = if case.mode == X { S } else { X };
+        a.request(convert(other), bench.now).expect("in order");
+    }
     Some((bench, a))
 }
 

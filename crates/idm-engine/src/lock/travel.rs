@@ -148,7 +148,8 @@ impl Lock {
         // A host that counts these drives gives way to a record that names others, and cannot get
         // enough of them where their own records are enough. But a drive that is being taken may
         // be about to be given back, because of what its record names.
-        let may_leave = |s: &Replica| s.role != Role::Member && s.task != Task::Keep;
+        let changes = |s: &Replica| matches!(&s.task, Task::Take(take) if take.converting);
+        let may_leave = |s: &Replica| s.role != Role::Member && s.task != Task::Keep && !changes(s);
         let has = |s: &Replica| s.confirms(mode, self.rules) && (!may_leave(s) || self.fits(s));
         let end = |s: &Replica| self.lease_end(s).filter(|_| has(s));
         let needed = self.rules.keep_quorum(targets().count());
@@ -362,7 +363,7 @@ impl Lock {
 
     /// Whether a host that counts the VG's new drives meets the lock, and without the record on
     /// this drive would not.
-    fn needs_record(&mut self, at: usize, now: Instant) -> bool {
+    pub(super) fn needs_record(&mut self, at: usize, now: Instant) -> bool {
         let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else { return false };
         if self.target.is_none() || !self.votes_moved {
             return false;
