@@ -175,8 +175,8 @@ impl Reactor {
 
     /// Passes on the dates until which the locks in use are safe.
     fn guard(&mut self) {
-        let firsts = self.guards.firsts();
-        if firsts != self.guarded {
+        let changed = self.guards.changed_firsts();
+        if let Some(firsts) = changed.filter(|firsts| *firsts != self.guarded) {
             let first = firsts.values().min().copied();
             self.metrics.safe_until(first);
             if let Some(watchdog) = &self.settings.watchdog {
@@ -380,12 +380,18 @@ impl Reactor {
         self.moving.note(&entry);
         // After a renewal in time, the lock may get into danger again, and may have another owner
         // by then.
-        let safe = clock::now() + self.settings.fencing.margin;
-        let is_safe = |entry: &Entry| entry.safe_until().is_some_and(|until| until > safe);
+        let is_safe = |entry: &Entry| {
+            let safe = clock::now() + self.settings.fencing.margin;
+            entry.safe_until().is_some_and(|until| until > safe)
+        };
         if entry.is_alarmed() && (!entry.is_in_use() || is_safe(&entry)) {
             entry.set_alarmed(false);
         }
-        self.guards.set(vg_of(&entry.spec.resource), lock, entry.guard());
+        // Most answers to refreshes do not change it.
+        let guard = entry.guard();
+        if core::mem::replace(&mut entry.guarded, guard) != guard {
+            self.guards.set(vg_of(&entry.spec.resource), lock, guard);
+        }
         let mode = entry.engine.as_ref().and_then(|engine| engine.mode());
         self.metrics.held(entry.spec.role, entry.counted, mode);
         entry.counted = mode;

@@ -10,11 +10,14 @@ use std::collections::{BinaryHeap, HashMap};
 #[derive(Default)]
 pub struct VgGuards {
     vgs: HashMap<ResourceId, Guards>,
+    /// Whether a date was recorded since the earliest ones were requested.
+    changed: bool,
 }
 
 impl VgGuards {
     /// Records the date until which a VG's lock is safe; `None` means not in use.
     pub fn set(&mut self, vg: ResourceId, lock: u64, until: Option<Instant>) {
+        self.changed = true;
         if until.is_some() {
             self.vgs.entry(vg).or_default().set(lock, until);
         } else if let Some(guards) = self.vgs.get_mut(&vg) {
@@ -22,10 +25,15 @@ impl VgGuards {
         }
     }
 
-    /// The earliest date of each VG that has locks in use.
-    pub fn firsts(&mut self) -> Dates {
+    /// The earliest date of each VG that has locks in use; `None` if no date was recorded since the
+    /// last call.
+    pub fn changed_firsts(&mut self) -> Option<Dates> {
+        if !core::mem::take(&mut self.changed) {
+            return None;
+        }
         self.vgs.retain(|_, guards| guards.first().is_some());
-        self.vgs.iter_mut().filter_map(|(&vg, guards)| Some((vg, guards.first()?))).collect()
+        let firsts = self.vgs.iter_mut().filter_map(|(&vg, guards)| Some((vg, guards.first()?)));
+        Some(firsts.collect())
     }
 }
 
@@ -102,14 +110,15 @@ mod tests {
         let at = Instant::from_micros;
         let mut guards = VgGuards::default();
         guards.set(a, 1, None);
-        assert_eq!(guards.firsts(), Dates::new());
+        assert_eq!(guards.changed_firsts(), Some(Dates::new()));
+        assert_eq!(guards.changed_firsts(), None);
         for (vg, lock, us) in [(a, 1, 50), (b, 2, 30), (a, 3, 40)] {
             guards.set(vg, lock, Some(at(us)));
         }
-        assert_eq!(guards.firsts(), Dates::from([(a, at(40)), (b, at(30))]));
+        assert_eq!(guards.changed_firsts(), Some(Dates::from([(a, at(40)), (b, at(30))])));
         guards.set(a, 3, None);
         guards.set(b, 2, None);
-        assert_eq!(guards.firsts(), Dates::from([(a, at(50))]));
+        assert_eq!(guards.changed_firsts(), Some(Dates::from([(a, at(50))])));
         assert_eq!(guards.vgs.len(), 1);
     }
 

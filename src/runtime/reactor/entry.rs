@@ -37,6 +37,8 @@ pub(super) struct Entry {
     pub(super) rejoin_at: Option<Instant>,
     /// Mode in which the metrics count it as held.
     pub(super) counted: Option<Mode>,
+    /// Date that the reactor's guards have of it.
+    pub(super) guarded: Option<Instant>,
     /// Whether its holder has not given it up, even if it is lost.
     in_use: bool,
     /// Whether its owner was warned that it is lost or about to be lost, and it was neither renewed
@@ -148,6 +150,7 @@ impl Entry {
             joined: false,
             rejoin_at: None,
             counted: None,
+            guarded: None,
             in_use: false,
             alarmed: false,
             exclusive: Vec::new(),
