@@ -181,7 +181,8 @@ pub enum Request {
     /// lock may be in use; its records have begun a new lease. From then on the lock accepts only
     /// another adoption or a release.
     Adopt {
-        /// The mode in which the lock must be held; `None` accepts both.
+        /// The mode in which the lock must be held. `None` if it was granted as shared, and a
+        /// change to exclusive may have been under way, so that both modes are accepted.
         mode: Option<Mode>,
         /// The moment until which no other host can have broken the records of the earlier life,
         /// if it is known. Later, an LV's lock is adopted only if all members have it.
@@ -313,7 +314,8 @@ pub enum Refusal {
 pub enum Outcome {
     /// Acquire: the lock is held.
     Granted(ValueRead),
-    /// Adopt: the lock is held, as an earlier life of this host left it. Its value is unknown.
+    /// Adopt: the lock is held, as an earlier life of this host left it, or as shared where another
+    /// host may have refused a change to exclusive. Its value is unknown.
     Adopted(Mode),
     /// Convert: the lock is held in the new mode.
     Converted {

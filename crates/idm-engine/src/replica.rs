@@ -516,7 +516,7 @@ impl Replica {
             self.expect_remark(flight.mark, now + timing.linger);
         }
         if status == Status::Failed && flight.step.writes() {
-            self.absorb_mark(flight, false);
+            self.absorb_mark(flight, false, now);
         }
         if matches!(flight.step, Step::Break(_)) {
             // A drive whose answer makes no sense may have carried it out.
@@ -526,7 +526,7 @@ impl Replica {
             (flight.step, status)
         {
             self.hold = Hold::Held { mode, since };
-            return self.absorb_mark(flight, true);
+            return self.absorb_mark(flight, true, now);
         }
         // The moment until which the command may still reach the drive.
         let late = if status == Status::Uncertain { now + timing.linger } else { now };
@@ -586,14 +586,16 @@ impl Replica {
 
     /// Updates the mark of this host's record after a command that writes it was, or may have been,
     /// carried out. It is not known whether a REFRESH changes the mark. Of two possible marks, the
-    /// one is assumed that others could mistake.
-    fn absorb_mark(&mut self, flight: &Flight, surely: bool) {
+    /// one is assumed that others could mistake; the record has to be read to know.
+    fn absorb_mark(&mut self, flight: &Flight, surely: bool, now: Instant) {
         let writes = surely && !matches!(flight.step, Step::Refresh(_));
         if writes || self.mark == Some(Mark::Alone) {
             self.mark = Some(flight.mark);
         }
         if writes {
             self.marked_at = flight.sent;
+        } else if self.mark != Some(flight.mark) && flight.mark != Mark::Alone {
+            self.expect_remark(flight.mark, now);
         }
     }
 

@@ -157,7 +157,7 @@ fn an_lvs_lock_is_adopted_after_its_lease_only_if_all_drives_have_it() {
         take_and_die(&mut bench, Mode::Exclusive, &[0, 1, 2]);
         bench.drives[..lost].iter_mut().for_each(|drive| drive.reset());
         let mut again = lv_lock(1);
-        let request = adopt_all(&bench, None);
+        let request = adopt_all(&bench, Some(X));
         let request = if late { unknown(request) } else { request };
         let outcome = bench.run(&mut again, request);
         assert_eq!(outcome == Outcome::Adopted(Mode::Exclusive), adopted, "{outcome:?}");
@@ -178,7 +178,7 @@ fn a_release_that_was_half_done_is_adopted_only_if_a_majority_is_left() {
             bench.perform(&command);
         }
         let mut again = lv_lock(1);
-        let request = adopt_all(&bench, None);
+        let request = adopt_all(&bench, Some(X));
         let outcome = bench.run(&mut again, request);
         assert_eq!(outcome == Outcome::Adopted(Mode::Exclusive), adopted, "{outcome:?}");
     }
@@ -240,8 +240,8 @@ fn half_of_the_drives_is_not_enough_where_the_others_do_not_answer() {
 }
 
 #[test]
-fn a_change_that_was_half_done_leaves_the_mode_that_drives_vouch_for() {
-    for (promoted, left) in [(1, Mode::Shared), (2, Mode::Exclusive)] {
+fn a_change_that_was_half_done_leaves_the_mode_that_all_drives_vouch_for() {
+    for (promoted, left) in [(1, S), (2, S), (3, X)] {
         let mut bench = Bench::new(3);
         let mut a = lv_lock(1);
         let acquire = bench.acquire(Mode::Shared);

@@ -393,3 +393,34 @@ fn a_refresh_as_shared_of_an_earlier_life_makes_no_exclusive_lock_shared() {
         assert!(is_held(&take(&mut bench, &mut b, S, &[0], &[])), "{changes}");
     }
 }
+
+/// A drive has a record that names drives 0 to 2, from a lock that could not be given back. The
+/// next acquisition counts drive 1, takes that record over by a REFRESH, and cannot read it again.
+/// The record may name drive 1 alone by then, so it does not fit a list of drives 0 to 2.
+#[test]
+fn a_record_that_a_refresh_may_have_renamed_does_not_fit_an_earlier_list() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[]), GRANTED);
+    bench.paths.fill(Path::Cut);
+    assert_eq!(bench.run(&mut a, RELEASE), Outcome::Released);
+    bench.pass(&mut a, LEASE / 2);
+    bench.paths.fill(Path::Up);
+    let mut renamed = false;
+    a.request(acquire(&bench, S, &[1], &[0, 2]), bench.now).expect("in order");
+    while let Some(command) = a.next_command(bench.now) {
+        bench.now = bench.now + SECOND / 1000;
+        let reply = match (command.drive.0, op(&command)) {
+            (2, None) if renamed => Reply::Status(Status::Failed),
+            _ => bench.perform(&command),
+        };
+        renamed |= (command.drive.0, op(&command)) == (2, Some(MutexOp::Refresh));
+        a.on_reply(command.token, reply, bench.now);
+    }
+    assert!(a.mode() == Some(S) && renamed);
+    a.spread(&bench.members(&[0, 1, 2]), bench.now);
+    exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        0 => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    assert_eq!(is_ready(&mut a), None, "{:?}", said(&bench, 2));
+}

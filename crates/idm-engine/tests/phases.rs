@@ -1017,19 +1017,19 @@ fn what_is_left_decides_what_is_adopted() {
         (&[H, N], Unclear, Adopted(S)),
         (&[N, C], TooFew(0), TooFew(0)),
         (&[E, E, E], Adopted(X), Adopted(X)),
-        (&[E, E, N], Adopted(X), Adopted(X)),
-        (&[E, E, C], Adopted(X), Adopted(X)),
+        (&[E, E, N], Adopted(S), Adopted(X)),
+        (&[E, E, C], Adopted(S), Adopted(X)),
         (&[E, N, N], Nothing, Nothing),
         (&[E, N, C], TooFew(1), TooFew(1)),
         (&[E, C, C], TooFew(1), TooFew(1)),
         (&[N, N, C], Nothing, Nothing),
         (&[N, C, C], TooFew(0), TooFew(0)),
-        (&[E, E, H], Adopted(X), Adopted(X)),
+        (&[E, E, H], Adopted(S), Adopted(X)),
         (&[E, H, H], Adopted(S), Adopted(S)),
         (&[E, H, N], Unclear, Unclear),
         (&[E, H, C], TooFew(2), TooFew(2)),
         (&[H, H, C], Adopted(S), Adopted(S)),
-        (&[E, E, E, N], Adopted(X), Adopted(X)),
+        (&[E, E, E, N], Adopted(S), Adopted(X)),
         (&[E, E, N, N], Unclear, Adopted(X)),
         (&[E, N, N, N], Nothing, Nothing),
         (&[E, H, H, N], Adopted(S), Adopted(S)),
@@ -1695,7 +1695,7 @@ fn a_failed_attempt_of_another_host_is_no_obstacle_to_an_adoption() {
     let mut bench = Bench::new(3);
     seize(&mut bench, &mut lv_lock(1), X, &[0, 1]);
     seize(&mut bench, &mut lv_lock(2), X, &[2]);
-    let request = adopt(&bench, &[0, 1, 2], None);
+    let request = in_mode(adopt(&bench, &[0, 1, 2], None), X);
     assert_eq!(bench.run(&mut lv_lock(1), request), Outcome::Adopted(X));
     // Sharers on the half that is left have not harmed it.
     let mut bench = Bench::new(2);

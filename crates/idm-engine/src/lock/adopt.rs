@@ -12,7 +12,9 @@
 //! Records in both modes remain from an unfinished change, or from drives that missed one. The lock
 //! is exclusive if a quorum is exclusive. It is shared only if a keep quorum is shared. With fewer,
 //! there may have been an acquire quorum of exclusive records, some of which are gone, and the rest
-//! must not pass for a shared lock.
+//! must not pass for a shared lock. An LV's lock that is noted as shared is adopted as exclusive
+//! only where the change to exclusive would have succeeded: a drive that is not exclusive may show
+//! a sharer that refused it.
 
 use super::{Adopting, Distrust, Held, Lock, Phase, Stage, Unseen};
 use crate::api::{Conflict, DriveRef, Instant, Outcome, Refusal};
@@ -111,6 +113,8 @@ impl Lock {
             Some(Err(refusal)) => self.leave(refusal),
             Some(Ok(())) if !self.is_unbroken(mode, adopting, now) => self.leave(Refusal::Unclear),
             Some(Ok(())) => {
+                let refusable = wanted.is_none() && self.may_hide_sharers(now);
+                let mode = if refusable { Mode::Shared } else { mode };
                 // The earlier life may have changed data under the lock without publishing it.
                 self.distrust = Distrust::Died;
                 if self.members().any(showed_moved_votes) {
