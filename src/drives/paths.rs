@@ -395,12 +395,15 @@ impl Paths {
         let mut raw = None;
         let mut why = None;
         let mut refused = Vec::new();
-        while let Some(running) = self.begin(&tried) {
+        let mut now = begun;
+        while let Some(running) = self.begin(&tried, now) {
             let id = running.id;
             let result = running.transport.execute(command, deadline);
             drop(running);
             let said = self.state().note_path(id, result.as_ref().err());
-            self.warn(said);
+            if said.is_some() {
+                self.warn(said);
+            }
             let undelivered = match result {
                 Ok(answer) if answer.reply == Reply::Status(Status::Conflict) => {
                     if !self.state().may_lack_registration(id, &tried, command) {
@@ -412,18 +415,21 @@ impl Paths {
                 }
                 Ok(answer) => {
                     Answer { reply, raw } = answer;
-                    let said = self.state().note_unregistered(&refused);
-                    self.warn(said);
+                    if !refused.is_empty() {
+                        let said = self.state().note_unregistered(&refused);
+                        self.warn(said);
+                    }
                     break;
                 }
                 Err(undelivered) => undelivered,
             };
             let sent = matches!(undelivered, TransportError::Unknown(_));
             why = Some(undelivered);
+            now = clock::now();
             if sent {
                 reply = Reply::Status(Status::Uncertain);
                 let repeat = *command == DriveCommand::ReadTable;
-                if !repeat || clock::now().since(begun) > REPEAT {
+                if !repeat || now.since(begun) > REPEAT {
                     break;
                 }
             }
@@ -446,7 +452,7 @@ impl Paths {
     ) -> Result<ReserveAnswer, String> {
         let mut tried = Vec::new();
         let mut why = NO_PATH.to_owned();
-        while let Some(running) = self.begin(&tried) {
+        while let Some(running) = self.begin(&tried, clock::now()) {
             let id = running.id;
             let undelivered = match running.transport.reserve(order, deadline) {
                 Ok(answer) => return Ok(answer),
@@ -470,7 +476,7 @@ impl Paths {
         deadline: &Deadline,
     ) -> Vec<Result<ReserveAnswer, TransportError>> {
         let (mut tried, mut answers) = (Vec::new(), Vec::new());
-        while let Some(running) = self.begin(&tried) {
+        while let Some(running) = self.begin(&tried, clock::now()) {
             let ended = running.transport.reserve(order, deadline);
             if let Ok(answer) = &ended {
                 self.state().note_registration(running.id, order, answer);
@@ -500,8 +506,7 @@ impl Paths {
         last.into_iter().for_each(|text| log::warn!("{text}"));
     }
 
-    fn begin(&self, tried: &[PathId]) -> Option<PathInUse<'_>> {
-        let begun = clock::now();
+    fn begin(&self, tried: &[PathId], begun: Instant) -> Option<PathInUse<'_>> {
         let mut state = self.state();
         let mut path = state.best(tried, begun)?;
         if planted!(BeginInTwoSteps) {
@@ -517,16 +522,17 @@ impl Paths {
 
     /// Tries a failed path again, if its pause is over and commands can take another path.
     pub(crate) fn probe(&self, limits: Limits) {
-        let begun = clock::now();
-        let (id, transport) = {
+        let (begun, id, transport) = {
             let mut state = self.state();
-            if state.probing || state.paths.iter().all(|path| path.failures > 0) {
+            let failed = state.paths.iter().filter(|path| path.failures > 0).count();
+            if state.probing || failed == 0 || failed == state.paths.len() {
                 return;
             }
+            let begun = clock::now();
             let Some(path) = state.paths.iter().find(|path| path.is_due(begun)) else {
                 return;
             };
-            let found = (path.id, path.transport.clone());
+            let found = (begun, path.id, path.transport.clone());
             if planted!(ProbeTwice) {
                 drop(state);
                 state = self.state();
