@@ -184,7 +184,7 @@ impl Drives {
             for drive in &counted {
                 if !members.iter().any(|member| member.drive == *drive) {
                     let Some(it) = known.all.get(drive) else { continue };
-                    it.is_used();
+                    it.note_use(clock::now());
                     pins.push(DrivePin { _drive: it.clone() });
                     let identity = it.identity.clone().into_bytes();
                     members.push(Member { drive: *drive, identity });
@@ -337,7 +337,7 @@ impl Drives {
     ) {
         match self.get(drive) {
             Some(drive) => {
-                drive.is_used();
+                drive.note_use(queued);
                 let (deadline, lost) = (self.limits.deadline(queued), queued + self.limits.lost);
                 drive.submit(Job { command, urgency, queued, deadline, lost, done }, self.limits);
             }
@@ -354,7 +354,7 @@ impl Drives {
         deadline: &Deadline,
     ) -> Result<ReserveAnswer, String> {
         let drive = self.get(drive).ok_or_else(|| "there is no such drive".to_owned())?;
-        drive.is_used();
+        drive.note_use(clock::now());
         drive.paths.reserve(order, deadline)
     }
 
@@ -366,7 +366,7 @@ impl Drives {
         deadline: &Deadline,
     ) -> Vec<Result<ReserveAnswer, TransportError>> {
         let Some(drive) = self.get(drive) else { return Vec::new() };
-        drive.is_used();
+        drive.note_use(clock::now());
         drive.paths.reserve_by_each(order, deadline)
     }
 
@@ -502,7 +502,7 @@ impl Known {
         match self.by_identity.entry(identity.to_owned()) {
             Entry::Occupied(known) => {
                 let drive = self.all[known.get()].clone();
-                drive.is_used();
+                drive.note_use(clock::now());
                 drive
             }
             Entry::Vacant(slot) => {
@@ -619,8 +619,8 @@ impl Known {
 
 impl KnownDrive {
     /// Records that a caller has named the drive or sends it a command.
-    fn is_used(&self) {
-        self.used.store(clock::now().as_micros(), Ordering::Relaxed);
+    fn note_use(&self, at: Instant) {
+        self.used.store(at.as_micros(), Ordering::Relaxed);
     }
 
     /// Whether no path leads to the drive, and no caller has used it since `since`.
