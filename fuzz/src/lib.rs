@@ -196,7 +196,6 @@ fn engine_replies(data: &[u8]) {
         let request = match wish >> 1 & 7 {
             0 => Some(Wish::Acquire { mode, members, witnesses }),
             1 => {
-                let mode = (wish & 16 != 0).then_some(mode);
                 let (safe_until, granted) = ((wish & 32 != 0).then_some(now), wish & 64 != 0);
                 Some(Wish::Adopt { mode, safe_until, granted, members, witnesses })
             }

@@ -11,7 +11,7 @@ use crate::sys::sync::mpsc::Receiver;
 use crate::sys::sync::planted;
 use crate::words::list;
 use idm_engine::{Member, Outcome, Refusal, Request};
-use idm_protocol::{Mode, ResourceId};
+use idm_protocol::ResourceId;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -102,10 +102,8 @@ impl Orphans {
         let members = self.members_of(saved);
         let is_lv = role == Role::Lv;
         let witnesses = if is_lv { self.others(lockspace, &members) } else { Vec::new() };
-        // A lock that is noted as shared may be exclusive on the drives: the request for that mode
-        // had no answer yet.
-        let mode = saved.exclusive.then_some(Mode::Exclusive);
         let safe_until = self.dates.noted(&lockspace.id, saved);
+        let mode = saved.mode();
         Request::Adopt { mode, safe_until, granted: saved.granted, members, witnesses }
     }
 
@@ -159,11 +157,6 @@ impl Orphans {
                 log::info!("{spec}: left {mode} by an earlier lvmlockd, kept");
                 orphan.phase = Phase::Kept;
                 orphan.set_in_danger(false);
-                if *mode != orphan.saved.mode() {
-                    let convert = Request::Convert { mode: orphan.saved.mode(), value: None };
-                    // The request ends in the background where drives do not answer.
-                    drop(self.runtime.begin(orphan.spec.clone(), convert));
-                }
                 true
             }
             RequestResult::Refused(

@@ -140,7 +140,6 @@ impl AnyEngine for FakeLock {
                 self.events.push_back(Event::Done(Outcome::Refused(Refusal::Unclear)));
             }
             Request::Adopt { mode, members, .. } => {
-                let mode = mode.unwrap_or(Mode::Shared);
                 self.mode = Some(mode);
                 self.members = members;
                 self.events.push_back(Event::Done(Outcome::Adopted(mode)));
@@ -271,7 +270,7 @@ impl Bench {
         let make: Box<MakeEngine> = Box::new(move |_| {
             Box::new(FakeLock {
                 members: Vec::new(),
-                mode: None,
+                mode: Mode::Shared,
                 wanted: None,
                 commands: VecDeque::new(),
                 unanswered: Vec::new(),

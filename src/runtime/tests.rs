@@ -867,7 +867,7 @@ fn what_was_left_is_not_given_back_because_nobody_waits_for_it() {
     let spec = spec(1, Role::Lv, &owner);
     let bound = Duration::from_millis(20);
     let adopt = Request::Adopt {
-        mode: None,
+        mode: Mode::Exclusive,
         safe_until: None,
         granted: false,
         members: bench.members.clone(),

@@ -181,15 +181,16 @@ pub enum Request {
     /// lock may be in use; its records have begun a new lease. From then on the lock accepts only
     /// another adoption or a release.
     Adopt {
-        /// The mode in which the lock must be held. `None` if it was granted as shared, and a
-        /// change to exclusive may have been under way, so that both modes are accepted.
-        mode: Option<Mode>,
+        /// The mode in which the earlier life was granted the lock, or requested it. A lock that
+        /// was granted as shared is adopted as shared, even where its records are exclusive: a
+        /// change to exclusive may have been under way, or one to shared.
+        mode: Mode,
         /// The moment until which no other host can have broken the records of the earlier life,
         /// if it is known. Later, an LV's lock is adopted only if all members have it.
         safe_until: Option<Instant>,
-        /// Whether the earlier life is known to have been granted the lock in `mode`, or as shared
-        /// if both are accepted. Until `safe_until` such a lock counts as kept without a gap, so
-        /// the keep quorum is enough to adopt it.
+        /// Whether the earlier life is known to have been granted the lock in `mode`. Until
+        /// `safe_until` such a lock counts as kept without a gap, so the keep quorum is enough to
+        /// adopt it.
         granted: bool,
         /// As in [`Request::Acquire`].
         members: Vec<Member>,
@@ -304,8 +305,8 @@ pub enum Refusal {
     NothingToAdopt,
     /// Adopt: too few of this host's records are left to know whether, or how, it held the lock.
     Unclear,
-    /// Adopt: this host left the lock in this mode, which the request excludes. The lock stays
-    /// there.
+    /// Adopt: this host left the lock in this mode, and not in the requested one, which is
+    /// stronger. The lock stays there.
     OtherMode(Mode),
 }
 
@@ -314,8 +315,7 @@ pub enum Refusal {
 pub enum Outcome {
     /// Acquire: the lock is held.
     Granted(ValueRead),
-    /// Adopt: the lock is held, as an earlier life of this host left it, or as shared where another
-    /// host may have refused a change to exclusive. Its value is unknown.
+    /// Adopt: the lock is held in the requested mode. Its value is unknown.
     Adopted(Mode),
     /// Convert: the lock is held in the new mode.
     Converted {

@@ -86,11 +86,11 @@ struct Acquiring {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Adopting {
-    /// The only acceptable mode, if the request names one.
-    wanted: Option<Mode>,
+    /// The mode in which the earlier life requested it, or was granted it.
+    wanted: Mode,
     /// The moment until which the earlier life's lock is known to be safe.
     safe_until: Option<Instant>,
-    /// Whether it was granted in the named mode, or as shared if none is named.
+    /// Whether it was granted in that mode.
     granted: bool,
     /// The moment when the request is refused for lack of answers.
     deadline: Instant,
@@ -101,12 +101,6 @@ impl Adopting {
     /// Whether no other host can have had the lock since, if the earlier life was granted it.
     fn is_in_time(&self, now: Instant) -> bool {
         self.safe_until.is_some_and(|until| now < until)
-    }
-
-    /// Whether the earlier life is known to have been granted the lock in a mode. One that was
-    /// granted an unnamed mode may have been shared, and have died while it became exclusive.
-    fn was_granted(&self, mode: Mode) -> bool {
-        self.granted && (mode == Mode::Shared || self.wanted == Some(mode))
     }
 }
 

@@ -285,10 +285,6 @@ impl Replica {
             return self.judge_orphan(view, cx);
         }
         let mode = take.mode;
-        if take.adopting && view.own_mode > Some(mode) {
-            // This host held the lock exclusively before the lock was moved.
-            return self.close(Vote::Blocked(Vec::new()));
-        }
         if view.own == Own::Stale && !take.converting && !take.witness {
             take.own_found = true;
         }

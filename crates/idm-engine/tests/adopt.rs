@@ -195,7 +195,7 @@ fn half_of_the_drives_is_enough_for_who_was_granted_the_lock() {
                 let mut again = lv_lock(1);
                 let members = bench.all();
                 let request = Request::Adopt {
-                    mode: Some(X),
+                    mode: X,
                     safe_until: Some(bench.now + LEASE),
                     granted,
                     members,
@@ -240,8 +240,8 @@ fn half_of_the_drives_is_not_enough_where_the_others_do_not_answer() {
 }
 
 #[test]
-fn a_change_that_was_half_done_leaves_the_mode_that_all_drives_vouch_for() {
-    for (promoted, left) in [(1, S), (2, S), (3, X)] {
+fn a_lock_that_was_granted_as_shared_is_adopted_so_whatever_a_change_left() {
+    for promoted in 1..=3 {
         let mut bench = Bench::new(3);
         let mut a = lv_lock(1);
         let acquire = bench.acquire(Mode::Shared);
@@ -253,10 +253,10 @@ fn a_change_that_was_half_done_leaves_the_mode_that_all_drives_vouch_for() {
             bench.perform(&command);
         }
         let mut again = lv_lock(1);
-        let request = adopt_all(&bench, None);
-        assert_eq!(bench.run(&mut again, request), Outcome::Adopted(left));
+        let request = adopt_all(&bench, Some(S));
+        assert_eq!(bench.run(&mut again, request), Outcome::Adopted(S));
         bench.pass(&mut again, Duration::from_secs(1));
-        assert!(again.held_on().all(|(_, mode)| mode == left));
+        assert!(again.held_on().all(|(_, mode)| mode == S));
     }
 }
 
@@ -339,7 +339,7 @@ fn a_lock_that_was_spread_stays_where_it_was_spread_to() {
     drop(a);
     let mut again = lv_lock(1);
     let spread = Request::Adopt {
-        mode: None,
+        mode: X,
         safe_until: Some(bench.now + LEASE),
         granted: true,
         members,
@@ -452,7 +452,7 @@ fn a_live_holder_on_a_witness_is_not_overlooked() {
     let outcome = bench.run(
         &mut again,
         Request::Adopt {
-            mode: None,
+            mode: X,
             safe_until: Some(bench.now + LEASE),
             granted: true,
             members,
@@ -575,7 +575,7 @@ fn a_sharer_is_adopted_beside_a_record_of_an_earlier_acquisition() {
         });
         drop(first);
         bench.paths.fill(Path::Up);
-        let orphan = adopt(&bench, &all, Some(bench.now + LEASE / 2));
+        let orphan = in_mode(adopt(&bench, &all, Some(bench.now + LEASE / 2)), S);
         assert_eq!(bench.run(&mut lv_lock(1), orphan), Outcome::Adopted(S), "of {drives}");
     }
 }

@@ -25,11 +25,9 @@ fn a_sharer_and_a_change_that_was_not_finished(profile: Profile) {
     drop(first);
     let mut a = lv_lock(1);
     bench.paths[0] = Path::Cut;
-    let outcome = bench.run(&mut a, adopt(&bench, &[0, 1, 2], safe_until));
-    assert_ne!(outcome, Outcome::Adopted(X));
-    if a.mode() == Some(X) {
-        assert_one_holder(&bench, &a, &b);
-    }
+    let outcome = bench.run(&mut a, in_mode(adopt(&bench, &[0, 1, 2], safe_until), S));
+    assert_eq!(outcome, Outcome::Adopted(S));
+    assert!(believes(&bench, &b));
 }
 
 #[test]
@@ -57,10 +55,10 @@ fn an_unfinished_change_beside_a_sharer_and_a_slow_drive() {
     let safe_until = first.safe_until();
     drop(first);
     let mut a = lv_lock(1);
-    a.request(adopt(&bench, &[0, 1, 2], safe_until), bench.now).expect("in order");
+    a.request(in_mode(adopt(&bench, &[0, 1, 2], safe_until), S), bench.now).expect("in order");
     bench.paths[0] = Path::Hung;
     bench.exchange(&mut a);
     bench.now = bench.now + SECOND / 5;
     a.on_timer(bench.now);
-    assert_ne!(done(&mut a), Some(Outcome::Adopted(X)));
+    assert_eq!(done(&mut a), Some(Outcome::Adopted(S)));
 }

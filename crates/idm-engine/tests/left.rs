@@ -308,7 +308,7 @@ fn adopted_locks_stay_with_one_of_three_dead() {
             bench.now = bench.now + SECOND;
             let mut next = lv_lock(1);
             let orphan = Request::Adopt {
-                mode: Some(X),
+                mode: X,
                 safe_until,
                 granted: own.len() == 2,
                 members: bench.members(own),

@@ -240,7 +240,8 @@ fn half_of_an_unfinished_change_is_no_exclusive_lock() {
     bench.paths[1] = Path::Cut;
     first.request(convert(X), bench.now).expect("in order");
     bench.exchange(&mut first);
-    let (mut a, orphan) = (lv_lock(1), adopt(&bench, &[0, 1], first.safe_until()));
+    let mut a = lv_lock(1);
+    let orphan = in_mode(adopt(&bench, &[0, 1], first.safe_until()), S);
     let outcome = bench.run(&mut a, orphan);
     assert!(believes(&bench, &b) && a.mode() != Some(X), "{outcome:?}");
 }
@@ -254,7 +255,8 @@ fn a_shared_lock_is_adopted_although_half_of_it_is_exclusive() {
     bench.paths[1] = Path::Cut;
     assert!(matches!(bench.run(&mut first, convert(S)), Outcome::Converted { .. }));
     bench.paths[1] = Path::Up;
-    let (mut a, orphan) = (lv_lock(1), adopt(&bench, &[0, 1], first.safe_until()));
+    let mut a = lv_lock(1);
+    let orphan = in_mode(adopt(&bench, &[0, 1], first.safe_until()), S);
     assert_eq!(bench.run(&mut a, orphan), Outcome::Adopted(S));
     assert_eq!(take(&mut bench, &mut lv_lock(2), S, &[0, 1], &[]), GRANTED);
 }

@@ -502,8 +502,7 @@ fn adopting() {
             let bench = own(mode);
             let safe_until = Some(bench.now + LEASE / 2);
             let (members, witnesses) = (bench.all(), Vec::new());
-            let request =
-                Request::Adopt { mode: None, safe_until, granted: true, members, witnesses };
+            let request = Request::Adopt { mode, safe_until, granted: true, members, witnesses };
             begin(bench, lv_lock(1), request)
         };
         check(title, &answered(found, &[], 1, acquired_and_released));
@@ -984,7 +983,7 @@ fn a_new_life_while_commands_of_the_old_one_are_under_way() {
                 begin(
                     bench,
                     lock,
-                    Request::Adopt { mode: None, safe_until, granted: true, members, witnesses },
+                    Request::Adopt { mode: X, safe_until, granted: true, members, witnesses },
                 )
             };
             let acquired = || {
@@ -1135,9 +1134,9 @@ fn a_removal_that_does_not_end() {
     check("a removal that does not end", &format!("{}\n", talk.words.concat()));
 }
 
-/// An exclusive record of this host on a witness excludes its shared record on the member.
+/// An exclusive record of this host on a witness becomes shared with the one on the member.
 #[test]
-fn what_is_exclusive_on_a_witness_is_not_shared() {
+fn what_is_exclusive_on_a_witness_becomes_shared() {
     for theirs in [X, S] {
         let mut bench = Bench::new(2);
         for (drive, mode) in [(0, theirs), (1, S)] {
@@ -1147,7 +1146,7 @@ fn what_is_exclusive_on_a_witness_is_not_shared() {
         }
         let (members, witnesses) = (bench.members(&[1]), bench.members(&[0]));
         let safe_until = Some(bench.now + LEASE / 2);
-        let request = Request::Adopt { mode: None, safe_until, granted: true, members, witnesses };
+        let request = Request::Adopt { mode: S, safe_until, granted: true, members, witnesses };
         let mut talk = begin(bench, lv_lock(1), request);
         talk.pass(SECOND * 6).belief();
         check(&format!("{} on a witness", letter(theirs)), &talk.words.concat());
@@ -1339,7 +1338,7 @@ fn a_mark_that_an_adoption_found_stays() {
         bench.now = bench.now + SECOND;
         let (members, witnesses) = (bench.members(&[0]), Vec::new());
         let safe_until = Some(bench.now + LEASE / 2);
-        let request = Request::Adopt { mode: None, safe_until, granted: true, members, witnesses };
+        let request = Request::Adopt { mode: X, safe_until, granted: true, members, witnesses };
         let mut talk = begin(bench, earlier(lv_lock(9)), request);
         talk.exchange();
         let mut talk = talk.until_refresh();

@@ -145,7 +145,7 @@ fn a_drive_that_a_refused_adoption_left_alone_is_taken_when_it_is_named() {
     let mut a = lv_lock(1);
     // Drives 3 and 4 are read, but too few of the others answer.
     let with = |bench: &Bench, witnesses: &[u32]| Request::Adopt {
-        mode: Some(X),
+        mode: X,
         safe_until: until,
         granted: true,
         members: bench.members(&[0, 1, 2]),
@@ -179,7 +179,7 @@ fn drives_that_a_refused_adoption_left_alone_do_not_cost_the_lock() {
     let command = b.next_command(bench.now).expect("a TRYLOCK");
     let reply = bench.perform(&command);
     let with = |bench: &Bench, witnesses: &[u32]| Request::Adopt {
-        mode: Some(X),
+        mode: X,
         safe_until: until,
         granted: true,
         members: bench.members(&[0, 1, 2]),

@@ -151,7 +151,7 @@ fn a_dead_host_leaves_a_lock_that_one_of_both_sets_adopts() {
             let outcome = bench.run(
                 &mut again,
                 Request::Adopt {
-                    mode: Some(X),
+                    mode: X,
                     safe_until: Some(bench.now + LEASE),
                     granted: true,
                     members,
@@ -180,8 +180,7 @@ fn a_lock_that_was_moved_and_broken_elsewhere_is_not_adopted_by_its_old_drives()
     bench.run(&mut b, RELEASE);
     bench.paths[0] = Path::Up;
     let mut again = lv_lock(1);
-    let outcome =
-        bench.run(&mut again, adopt_beside(&bench, &[0], &[1, 2], Some(bench.now + LEASE)));
+    let outcome = bench.run(&mut again, unknown(adopt_beside(&bench, &[0], &[1, 2], None)));
     assert_eq!(outcome, Outcome::Refused(Refusal::Unclear));
 }
 

@@ -819,7 +819,8 @@ impl World {
                 // A granted lock is noted as such.
                 let until = instant(host.caller.safe_until_ms);
                 let safe_until = host.caller.left.map(|_| until);
-                Request::Adopt { mode: None, safe_until, granted: true, members, witnesses }
+                let mode = host.caller.left.unwrap_or(Mode::Exclusive);
+                Request::Adopt { mode, safe_until, granted: true, members, witnesses }
             }
             Op::Convert(mode) => Request::Convert { mode, value },
             Op::Release => {

@@ -9,12 +9,12 @@
 //! and the LV was left on fewer of them. Then another host that counts the LV's drives and new
 //! drives of the VG has broken one of these records, but not a majority.
 //!
-//! Records in both modes remain from an unfinished change, or from drives that missed one. The lock
-//! is exclusive if a quorum is exclusive. It is shared only if a keep quorum is shared. With fewer,
-//! there may have been an acquire quorum of exclusive records, some of which are gone, and the rest
-//! must not pass for a shared lock. An LV's lock that is noted as shared is adopted as exclusive
-//! only where the change to exclusive would have succeeded: a drive that is not exclusive may show
-//! a sharer that refused it.
+//! Records in both modes remain from an unfinished change, or from drives that missed one. A lock
+//! that is noted as shared is adopted as shared, whatever the mode of its records: the caller is
+//! not informed of a change to exclusive before it is noted, and a sharer may have refused it. A
+//! lock that is noted as exclusive is exclusive if a quorum is exclusive. Its records tell that it
+//! is shared only if a keep quorum is shared. With fewer, there may have been an acquire quorum of
+//! exclusive records, some of which are gone, and the rest must not pass for a shared lock.
 
 use super::{Adopting, Distrust, Held, Lock, Phase, Stage, Unseen};
 use crate::api::{Conflict, DriveRef, Instant, Outcome, Refusal};
@@ -60,7 +60,7 @@ fn showed_moved_votes(replica: &Replica) -> bool {
 impl Lock {
     pub(super) fn adopt(
         &mut self,
-        wanted: Option<Mode>,
+        wanted: Mode,
         safe_until: Option<Instant>,
         granted: bool,
         now: Instant,
@@ -97,7 +97,7 @@ impl Lock {
             }
             Orphan::Unclear => return self.leave(Refusal::Held(self.in_the_way().collect())),
         };
-        if wanted.is_some_and(|wanted| wanted != mode) {
+        if wanted != mode {
             return self.leave(Refusal::OtherMode(mode));
         }
         let foreign = |c: &Conflict| !c.same_set && !c.mode.compatible(mode);
@@ -113,8 +113,6 @@ impl Lock {
             Some(Err(refusal)) => self.leave(refusal),
             Some(Ok(())) if !self.is_unbroken(mode, adopting, now) => self.leave(Refusal::Unclear),
             Some(Ok(())) => {
-                let refusable = wanted.is_none() && self.may_hide_sharers(now);
-                let mode = if refusable { Mode::Shared } else { mode };
                 // The earlier life may have changed data under the lock without publishing it.
                 self.distrust = Distrust::Died;
                 if self.members().any(showed_moved_votes) {
@@ -162,29 +160,18 @@ impl Lock {
             _ => false,
         };
         let odd = self.members().filter(odd).count();
-        for mode in [Mode::Exclusive, Mode::Shared] {
+        let modes = [Mode::Exclusive, Mode::Shared];
+        for mode in modes.into_iter().filter(|&mode| mode <= adopting.wanted) {
             let ours = self.ours(mode, now);
-            if ours >= self.adopt_quorum(mode, adopting, now) && self.exactly(mode) >= keep {
+            let shows_mode = mode == adopting.wanted || self.exactly(mode) >= keep;
+            if ours >= self.adopt_quorum(mode, adopting, now) && shows_mode {
                 return Orphan::Found(mode);
             }
             if ours + open + odd >= keep {
-                return match open {
-                    0 if self.was_shared(keep, adopting, now) => Orphan::Found(Mode::Shared),
-                    0 => Orphan::Unclear,
-                    _ => Orphan::Open,
-                };
+                return if open == 0 { Orphan::Unclear } else { Orphan::Open };
             }
         }
         Orphan::Gone
-    }
-
-    /// Whether the lock is noted as shared and was granted, so that exclusive records are those of
-    /// an unfinished change, of which the caller was not informed.
-    fn was_shared(&self, keep: usize, adopting: &Adopting, now: Instant) -> bool {
-        let shared = Mode::Shared;
-        let granted = adopting.wanted.is_none() && adopting.was_granted(shared);
-        let quorum = self.adopt_quorum(shared, adopting, now);
-        granted && self.ours(shared, now) >= quorum && self.exactly(shared) >= keep
     }
 
     /// The number of members that this host holds in a mode, and in no stronger one.
@@ -210,7 +197,7 @@ impl Lock {
         let shares = |s: &Replica| mode == Mode::Shared && s.vote() == Some(&Vote::Won);
         let alone = |s: &Replica| shares(s) || others_on(s).is_none_or(Vec::is_empty);
         let unbroken = adopting.is_in_time(now);
-        let kept = unbroken && adopting.was_granted(mode) && self.members().all(alone);
+        let kept = unbroken && adopting.granted && self.members().all(alone);
         if kept || broken!(self.rules, AdoptQuorum) {
             self.rules.keep_quorum(members)
         } else if self.may_have_moved && !unbroken {
@@ -232,7 +219,7 @@ impl Lock {
         let all = self.replicas.iter().filter(|s| s.role != Role::Former);
         let held = all.clone().filter(|s| self.has_now(s, Mode::Shared, now)).count();
         !self.has_witnesses
-            || (adopting.is_in_time(now) && adopting.was_granted(mode))
+            || (adopting.is_in_time(now) && adopting.granted)
             || same >= self.adopt_quorum(mode, adopting, now)
             || 2 * held > all.count()
     }

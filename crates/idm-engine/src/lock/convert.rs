@@ -89,7 +89,7 @@ impl Lock {
     /// have moved, a sharer may count drives outside this host's majority. It has the lock already:
     /// unlike a host that requests the lock now, it does not look for others. So every drive has to
     /// refuse sharers, or has to be read.
-    pub(super) fn may_hide_sharers(&self, now: Instant) -> bool {
+    fn may_hide_sharers(&self, now: Instant) -> bool {
         let looked = |replica: &Replica| {
             matches!(&replica.task,
             Task::Take(take) if take.witness && matches!(take.vote, Vote::Won | Vote::NotIdm))

@@ -13,12 +13,11 @@ const REFRESH_PAUSE: Duration = Duration::from_millis(250);
 
 impl Lock {
     /// The mode that drives should have: the requested or held mode or, during a change to
-    /// exclusive, exclusive. An adoption may find an exclusive lock, unless it accepts shared ones
-    /// only.
+    /// exclusive, exclusive.
     pub(super) fn goal(&self) -> Mode {
         match &self.phase {
             Phase::Acquiring(acquiring) => acquiring.mode,
-            Phase::Adopting(adopting) => adopting.wanted.unwrap_or(Mode::Exclusive),
+            Phase::Adopting(adopting) => adopting.wanted,
             Phase::Held(Held { change: Some(Change::Up { .. }), .. }) => Mode::Exclusive,
             _ => self.mode().unwrap_or(Mode::Shared),
         }

@@ -11,7 +11,9 @@ use idm_engine::{
     Command, DriveRef, Event, Instant, Lock, LockConfig, Member, Outcome, Refusal, Request, Timing,
     ValueRead,
 };
-use idm_protocol::{DriveCommand, HostId, Mode, MutexOp, Reply, ResourceId, State, Status, Value};
+use idm_protocol::{
+    DriveCommand, HostId, Mode, MutexOp, Record, Reply, ResourceId, State, Status, Value,
+};
 pub use states::*;
 
 pub const LEASE: Duration = Duration::from_secs(60);
@@ -170,8 +172,11 @@ impl Bench {
 
     /// The states of the records on one drive.
     pub fn states(&self, drive: usize) -> Vec<State> {
-        let time = DriveTime::from_micros(self.now.as_micros());
-        self.drives[drive].table(time).iter().map(|r| r.state).collect()
+        self.table(drive).iter().map(|r| r.state).collect()
+    }
+
+    pub fn table(&self, drive: usize) -> Vec<Record> {
+        self.drives[drive].table(DriveTime::from_micros(self.now.as_micros()))
     }
 }
 
@@ -313,8 +318,8 @@ pub fn take(
     bench.run(lock, request)
 }
 
-/// An adoption of a lock whose records nobody can have broken yet. With `safe_until`, the lock is
-/// known as granted, and as safe until then.
+/// An adoption of host 1's lock, whose records nobody can have broken yet. With `safe_until`, the
+/// lock is known as granted, and as safe until then. It is noted as exclusive if any record is.
 pub fn adopt(bench: &Bench, on: &[u32], safe_until: Option<Instant>) -> Request {
     adopt_beside(bench, on, &[], safe_until)
 }
@@ -329,7 +334,10 @@ pub fn adopt_beside(
     let (members, witnesses) = (bench.members(on), bench.members(others));
     let granted = safe_until.is_some();
     let safe_until = safe_until.or(Some(bench.now + LEASE));
-    Request::Adopt { mode: None, safe_until, granted, members, witnesses }
+    let records = |drive: &u32| bench.table(*drive as usize);
+    let exclusive = |r: &Record| r.host == host(1) && r.class.mode() == X;
+    let mode = if on.iter().flat_map(records).any(|r| exclusive(&r)) { X } else { S };
+    Request::Adopt { mode, safe_until, granted, members, witnesses }
 }
 
 /// The same adoption, without knowledge until when the lock was safe.
@@ -343,7 +351,7 @@ pub fn unknown(mut request: Request) -> Request {
 /// The same adoption, of a lock that was granted in this mode.
 pub fn in_mode(mut request: Request, granted: Mode) -> Request {
     if let Request::Adopt { mode, .. } = &mut request {
-        *mode = Some(granted);
+        *mode = granted;
     }
     request
 }

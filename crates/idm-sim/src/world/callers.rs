@@ -137,13 +137,10 @@ impl World {
         let safe_until = Instant::from_micros(clock.at(legacy.noted_safe));
         // The note has the mode that was granted last.
         let granted = legacy.granted && legacy.orphan.is_some_and(|(left, _)| left == mode);
-        // A lock that was granted as shared may have been about to become exclusive.
-        let shared = mode == Mode::Shared && legacy.orphan.is_none_or(|(left, _)| left == mode);
-        let mode = (self.rng.u8(0..4) == 0 || !shared).then_some(mode);
         let request = Request::Adopt {
             mode,
             safe_until: Some(safe_until),
-            granted: granted || mode.is_none() && legacy.granted,
+            granted,
             members: members.members(),
             witnesses: witnesses.members(),
         };

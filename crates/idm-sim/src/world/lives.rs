@@ -185,11 +185,12 @@ impl World {
         host.earlier_shares_until = found(host.shares_until);
     }
 
-    /// Draws the mode that a restarted host remembers for its lock, mostly the right one.
+    /// Draws the mode that a restarted host remembers for its lock, mostly the right one. It is
+    /// never a weaker one.
     fn plan_adoption(&mut self, s: SlotIx) {
         let (was, _) = self.slots[s].legacy.orphan.unwrap_or((Mode::Exclusive, false));
         let other = self.rng.u8(0..8) == 0;
-        let shared = (was == Mode::Shared) != other;
+        let shared = was == Mode::Shared && !other;
         let call = &mut self.slots[s].call;
         call.target = if shared { Mode::Shared } else { Mode::Exclusive };
         call.caller = Caller::Adopting(self.rng.u8(0..8));

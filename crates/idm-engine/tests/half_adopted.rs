@@ -1,0 +1,97 @@
+//! A lock that was granted as shared is adopted as shared, whatever an unfinished change left on
+//! the drives. Every drive answers.
+
+mod bench;
+
+use bench::*;
+use idm_engine::{Instant, Lock, Outcome};
+
+/// Begins to make the lock exclusive, and lets these drives carry it out; then the host dies.
+/// Returns the moment until which the lock was safe.
+fn dies_while_it_changes(bench: &mut Bench, mut lock: Lock, on: &[u32]) -> Option<Instant> {
+    lock.request(convert(X), bench.now).expect("in order");
+    for command in all_at_once(bench, &mut lock) {
+        if on.contains(&command.drive.0) {
+            bench.perform(&command);
+        }
+    }
+    lock.safe_until()
+}
+
+/// The next life adopts the lock at once and keeps it; a sharer is let in.
+fn is_adopted(bench: &mut Bench, on: &[u32], others: &[u32], safe_until: Option<Instant>) {
+    let mut a = lv_lock(1);
+    let orphan = in_mode(adopt_beside(bench, on, others, safe_until), S);
+    assert_eq!(bench.run(&mut a, orphan), Outcome::Adopted(S));
+    let vg = [on, others].concat();
+    a.spread(&bench.members(&vg), bench.now);
+    bench.pass(&mut a, SECOND * 5);
+    assert!(believes(bench, &a));
+    assert_eq!(take(bench, &mut lv_lock(3), S, on, others), GRANTED);
+}
+
+/// Another host, which counts drive 0 alone, shares the lock and refuses the change there.
+#[test]
+fn a_sharer_that_refused_a_change_does_not_stop_the_adoption() {
+    for profile in [idm_emulator::Profile::current(), forgetful()] {
+        let (mut bench, mut first, mut b) = (Bench::with(3, profile), lv_lock(1), lv_lock(2));
+        assert_eq!(take(&mut bench, &mut first, S, &[0], &[1, 2]), GRANTED);
+        move_to(&mut bench, &mut first, &[0, 1, 2]);
+        assert_eq!(take(&mut bench, &mut b, S, &[0], &[1, 2]), GRANTED);
+        let safe_until = dies_while_it_changes(&mut bench, first, &[0, 1, 2]);
+        is_adopted(&mut bench, &[0, 1, 2], &[], safe_until);
+    }
+}
+
+/// The change reached drives that carry the lock, but do not vote.
+#[test]
+fn a_change_on_drives_that_do_not_vote_yet_does_not_stop_the_adoption() {
+    let (mut bench, mut first) = (Bench::new(3), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, S, &[0], &[1, 2]), GRANTED);
+    spread(&mut bench, &mut first, &[0, 1, 2]);
+    assert_eq!(on(&first), [0, 1, 2]);
+    let safe_until = dies_while_it_changes(&mut bench, first, &[1, 2]);
+    is_adopted(&mut bench, &[0], &[1, 2], safe_until);
+}
+
+/// The lock was exclusive; drive 1, which does not vote, did not hear that it became shared.
+#[test]
+fn a_drive_that_missed_the_change_to_shared_does_not_stop_the_adoption() {
+    let (mut bench, mut first) = (Bench::new(3), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, X, &[0], &[1, 2]), GRANTED);
+    spread(&mut bench, &mut first, &[0, 1, 2]);
+    bench.pass(&mut first, SECOND * 5);
+    bench.paths[1] = Path::Cut;
+    assert_eq!(bench.run(&mut first, convert(S)), Outcome::Converted { complete: true });
+    bench.paths[1] = Path::Up;
+    is_adopted(&mut bench, &[0], &[1, 2], first.safe_until());
+}
+
+/// The host dies again right after an adoption, before drives 3 and 4 have become shared.
+#[test]
+fn what_was_just_adopted_can_be_adopted_again() {
+    let (mut bench, mut first) = (Bench::new(5), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, S, &[0, 1, 2], &[3, 4]), GRANTED);
+    spread(&mut bench, &mut first, &[0, 1, 2, 3, 4]);
+    let safe_until = dies_while_it_changes(&mut bench, first, &[1, 2, 3, 4]);
+    let mut second = lv_lock(1);
+    let orphan = in_mode(adopt_beside(&bench, &[0, 1, 2], &[3, 4], safe_until), S);
+    assert_eq!(bench.run_only(&mut second, orphan), Outcome::Adopted(S));
+    exchange_with(&mut bench, &mut second, |command| match command.drive.0 {
+        3 | 4 => Fate::Open,
+        _ => Fate::Answered,
+    });
+    is_adopted(&mut bench, &[0, 1, 2], &[3, 4], second.safe_until());
+}
+
+/// Only drive 0 has the lock, with a mark, because drive 1 of the VG was silent for a while.
+#[test]
+fn a_marked_record_that_became_exclusive_is_still_the_shared_lock() {
+    let (mut bench, mut first) = (Bench::new(2), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, S, &[0], &[1]), GRANTED);
+    bench.paths[1] = Path::Cut;
+    spread(&mut bench, &mut first, &[0, 1]);
+    let safe_until = dies_while_it_changes(&mut bench, first, &[0]);
+    bench.paths[1] = Path::Up;
+    is_adopted(&mut bench, &[0], &[1], safe_until);
+}
