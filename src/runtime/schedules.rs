@@ -270,7 +270,7 @@ impl Bench {
         let make: Box<MakeEngine> = Box::new(move |_| {
             Box::new(FakeLock {
                 members: Vec::new(),
-                mode: Mode::Shared,
+                mode: None,
                 wanted: None,
                 commands: VecDeque::new(),
                 unanswered: Vec::new(),
