@@ -6,6 +6,7 @@ use crate::sys::sync::planted;
 use crate::transport::Deadline;
 use idm_engine::Instant;
 use idm_protocol::{Class, DriveCommand, HostId, MutexOp, Reply, ResourceId, Status};
+use smallvec::{SmallVec, smallvec};
 use std::collections::VecDeque;
 
 /// Background commands that one worker runs in turn before another one helps. Waking a thread costs
@@ -50,7 +51,7 @@ struct RunningCommand {
     deadline: Deadline,
     /// The handlers that wait for it, each with its time limit. Empty after all have got the reply
     /// that it is lost.
-    waiting: Vec<(Instant, ReplyHandler)>,
+    waiting: SmallVec<[(Instant, ReplyHandler); 1]>,
     /// Whether this command was reported lost.
     overdue: bool,
 }
@@ -212,7 +213,7 @@ impl CommandQueue {
             .or_else(|| self.background.pop_front())
             .or_else(|| self.other.pop_front())?;
         let Job { command, mut deadline, lost, done, .. } = first;
-        let mut waiting = vec![(lost, done)];
+        let mut waiting = smallvec![(lost, done)];
         if command == DriveCommand::ReadTable {
             let (reads, rest) = core::mem::take(&mut self.other)
                 .into_iter()
@@ -231,9 +232,9 @@ impl CommandQueue {
     }
 
     /// Ends a command. Returns the handlers to call, and whether background commands follow.
-    pub fn end(&mut self, begun: &Begun) -> (Vec<ReplyHandler>, bool) {
+    pub fn end(&mut self, begun: &Begun) -> (SmallVec<[ReplyHandler; 1]>, bool) {
         let at = self.running.iter().position(|running| running.id == begun.id);
-        let waiting = at.map_or_else(Vec::new, |at| self.running.swap_remove(at).waiting);
+        let waiting = at.map_or_else(SmallVec::new, |at| self.running.swap_remove(at).waiting);
         let done = waiting.into_iter().map(|(_, done)| done).collect();
         (done, self.urgent.is_empty() && !self.background.is_empty())
     }
@@ -252,13 +253,13 @@ impl CommandQueue {
             if running.waiting.iter().all(|(lost, _)| *lost > now) {
                 continue;
             }
-            let (late, waiting) = running.waiting.drain(..).partition(|(lost, _)| *lost <= now);
-            running.waiting = waiting;
+            let all = core::mem::take(&mut running.waiting).into_iter();
+            let (late, waiting): (Vec<_>, Vec<_>) = all.partition(|(lost, _)| *lost <= now);
+            running.waiting = waiting.into();
             // Others may still wait for the same read.
             let sent = !running.waiting.is_empty() || running.deadline.give_up();
             running.overdue |= sent && !planted!(LostUnmarked);
             let told = if sent { &mut expired.lost } else { &mut expired.unsent };
-            let late: Vec<(Instant, ReplyHandler)> = late;
             told.extend(late.into_iter().map(|(_, done)| done));
         }
         expired

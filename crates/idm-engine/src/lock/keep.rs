@@ -7,6 +7,7 @@ use crate::rules::broken;
 use alloc::vec::Vec;
 use core::time::Duration;
 use idm_protocol::{Mode, Status};
+use smallvec::SmallVec;
 
 /// The first pause before a refresh that failed is sent again.
 const REFRESH_PAUSE: Duration = Duration::from_millis(250);
@@ -147,7 +148,8 @@ impl Lock {
 
     /// The moment from which fewer than `needed` of the leases run that end at these moments.
     pub(super) fn nth_end(ends: impl Iterator<Item = Instant>, needed: usize) -> Option<Instant> {
-        let mut ends: Vec<Instant> = ends.collect();
+        // On the heap only if there are more drives than most VGs have.
+        let mut ends: SmallVec<[Instant; 8]> = ends.collect();
         ends.sort_unstable_by(|a, b| b.cmp(a));
         ends.get(needed - 1).copied()
     }
