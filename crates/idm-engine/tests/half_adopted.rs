@@ -95,3 +95,16 @@ fn a_marked_record_that_became_exclusive_is_still_the_shared_lock() {
     bench.paths[1] = Path::Up;
     is_adopted(&mut bench, &[0], &[1], safe_until);
 }
+
+/// One of two drives was reset, and another sharer took it again first.
+#[test]
+fn a_sharer_alone_on_a_drive_that_was_reset_does_not_stop_the_adoption() {
+    let (mut bench, mut first, mut b) = (Bench::new(2), lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut first, S, &[0, 1], &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut b, S, &[0, 1], &[]), GRANTED);
+    bench.drives[1].reset();
+    bench.pass(&mut b, SECOND * 25);
+    assert_eq!(on(&b), [0, 1]);
+    is_adopted(&mut bench, &[0, 1], &[], first.safe_until());
+    assert!(believes(&bench, &b));
+}

@@ -193,9 +193,11 @@ impl Lock {
     /// The number of members that this host must hold; the head of this file argues for it.
     fn adopt_quorum(&self, mode: Mode, adopting: &Adopting, now: Instant) -> usize {
         let members = self.member_count();
-        // A sharer meets other holders, also on drives where it has a record.
-        let shares = |s: &Replica| mode == Mode::Shared && s.vote() == Some(&Vote::Won);
-        let alone = |s: &Replica| shares(s) || others_on(s).is_none_or(Vec::is_empty);
+        // A sharer meets other sharers, also on a drive that it has lost since.
+        let shares = |c: &Conflict| mode == Mode::Shared && c.mode == mode && c.same_set;
+        let won = |s: &Replica| mode == Mode::Shared && s.vote() == Some(&Vote::Won);
+        let alone =
+            |s: &Replica| won(s) || others_on(s).is_none_or(|others| others.iter().all(shares));
         let unbroken = adopting.is_in_time(now);
         let kept = unbroken && adopting.granted && self.members().all(alone);
         if kept || broken!(self.rules, AdoptQuorum) {
