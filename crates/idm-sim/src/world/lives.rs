@@ -185,13 +185,17 @@ impl World {
         host.earlier_shares_until = found(host.shares_until);
     }
 
-    /// Draws the mode that a restarted host remembers for its lock, mostly the right one. It is
-    /// never a weaker one.
+    /// Draws the mode that a restarted host has noted for its lock: mostly the one that it had. A
+    /// weaker one is noted before it is requested, and where that fails, the stronger one stays.
     fn plan_adoption(&mut self, s: SlotIx) {
-        let (was, _) = self.slots[s].legacy.orphan.unwrap_or((Mode::Exclusive, false));
         let other = self.rng.u8(0..8) == 0;
-        let shared = was == Mode::Shared && !other;
-        let call = &mut self.slots[s].call;
+        let Slot { legacy, call, .. } = &mut self.slots[s];
+        let (was, _) = legacy.orphan.unwrap_or((Mode::Exclusive, false));
+        let lowered = legacy.orphan.is_some() && was == Mode::Exclusive && other;
+        if lowered {
+            legacy.orphan = Some((Mode::Shared, true));
+        }
+        let shared = lowered || (was == Mode::Shared && !other);
         call.target = if shared { Mode::Shared } else { Mode::Exclusive };
         call.caller = Caller::Adopting(self.rng.u8(0..8));
     }
