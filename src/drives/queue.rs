@@ -253,13 +253,13 @@ impl CommandQueue {
             if running.waiting.iter().all(|(lost, _)| *lost > now) {
                 continue;
             }
-            let all = core::mem::take(&mut running.waiting).into_iter();
-            let (late, waiting): (Vec<_>, Vec<_>) = all.partition(|(lost, _)| *lost <= now);
-            running.waiting = waiting.into();
+            let (late, waiting) = running.waiting.drain(..).partition(|(lost, _)| *lost <= now);
+            running.waiting = waiting;
             // Others may still wait for the same read.
             let sent = !running.waiting.is_empty() || running.deadline.give_up();
             running.overdue |= sent && !planted!(LostUnmarked);
             let told = if sent { &mut expired.lost } else { &mut expired.unsent };
+            let late: SmallVec<[(Instant, ReplyHandler); 1]> = late;
             told.extend(late.into_iter().map(|(_, done)| done));
         }
         expired

@@ -171,9 +171,9 @@ pub enum Request {
         witnesses: Vec<Member>,
     },
     /// Takes over what an earlier life of this very host holds, and nothing else. Until the
-    /// decision, drives are read, and this host's records on them are refreshed in the mode that
-    /// they have. Allowed while the lock is not held. A record that is found is refreshed at once,
-    /// and counts after another refresh, later than [`LockConfig::earlier_until`].
+    /// decision, drives are read, and this host's records on them are refreshed: those on `members`
+    /// in the mode that they have. Allowed while the lock is not held. A record that is found is
+    /// refreshed at once, and counts after another refresh, later than
     /// [`LockConfig::earlier_until`].
     ///
     /// Ends in [`Outcome::Adopted`], in [`Refusal::NothingToAdopt`] if that is certain, or in

@@ -157,7 +157,7 @@ fn an_lvs_lock_is_adopted_after_its_lease_only_if_all_drives_have_it() {
         take_and_die(&mut bench, Mode::Exclusive, &[0, 1, 2]);
         bench.drives[..lost].iter_mut().for_each(|drive| drive.reset());
         let mut again = lv_lock(1);
-        let request = adopt_all(&bench, Some(X));
+        let request = adopt_all(&bench, None);
         let request = if late { unknown(request) } else { request };
         let outcome = bench.run(&mut again, request);
         assert_eq!(outcome == Outcome::Adopted(Mode::Exclusive), adopted, "{outcome:?}");
@@ -178,7 +178,7 @@ fn a_release_that_was_half_done_is_adopted_only_if_a_majority_is_left() {
             bench.perform(&command);
         }
         let mut again = lv_lock(1);
-        let request = adopt_all(&bench, Some(X));
+        let request = adopt_all(&bench, None);
         let outcome = bench.run(&mut again, request);
         assert_eq!(outcome == Outcome::Adopted(Mode::Exclusive), adopted, "{outcome:?}");
     }

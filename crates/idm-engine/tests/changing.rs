@@ -3,7 +3,7 @@
 mod bench;
 
 use bench::*;
-use idm_emulator::Profile;
+use idm_emulator::{Drive, Profile};
 use idm_engine::{Lock, Outcome};
 
 /// A change to exclusive must leave the lock, whether it succeeds or not.
@@ -34,7 +34,7 @@ fn after_an_adoption(profile: Profile) {
     let safe_until = first.safe_until();
     drop(first);
     let mut a = lv_lock(1);
-    let orphan = in_mode(adopt_beside(&bench, &[0], &[1], safe_until), S);
+    let orphan = adopt_beside(&bench, &[0], &[1], safe_until);
     assert_eq!(bench.run_only(&mut a, orphan), Outcome::Adopted(S));
     survives_a_list_and_a_change(&mut bench, &mut a, &[1]);
 }
@@ -76,18 +76,13 @@ fn a_change_on_drives_that_were_left_costs_no_lock_without_marks() {
 /// records without the mark for good; the change comes much later.
 #[test]
 fn a_change_on_drives_that_cannot_be_marked_costs_no_lock() {
-    let (mut bench, mut dead) = (Bench::with(4, forgetful()), lv_lock(3));
-    assert_eq!(take(&mut bench, &mut dead, X, &[0], &[1, 2]), GRANTED);
-    move_to(&mut bench, &mut dead, &[0, 1, 2]);
-    drop(dead);
-    bench.now = bench.now + LEASE * 2;
-    let mut first = lv_lock(1);
-    assert_eq!(take(&mut bench, &mut first, S, &[0], &[1, 2]), GRANTED);
-    bench.paths[3] = Path::Cut;
+    let (mut bench, first) = after_a_dead_host(S, forgetful());
+    bench.drives.push(Drive::new(forgetful()));
+    bench.paths.push(Path::Cut);
     let safe_until = first.safe_until();
     drop(first);
     let mut a = lv_lock(1);
-    let orphan = in_mode(adopt_beside(&bench, &[0], &[1, 2], safe_until), S);
+    let orphan = adopt_beside(&bench, &[0], &[1, 2], safe_until);
     assert_eq!(bench.run_only(&mut a, orphan), Outcome::Adopted(S));
     a.spread(&bench.members(&[1, 2, 3]), bench.now);
     bench.pass(&mut a, LEASE * 3);
@@ -109,7 +104,7 @@ fn a_change_after_an_extension_and_an_adoption_costs_no_lock() {
         let safe_until = first.safe_until();
         drop(first);
         let mut a = lv_lock(1);
-        let orphan = in_mode(adopt_beside(&bench, &[0, 1, 2], &[3, 4], safe_until), S);
+        let orphan = adopt_beside(&bench, &[0, 1, 2], &[3, 4], safe_until);
         bench.paths[0] = Path::Cut;
         assert_eq!(bench.run_only(&mut a, orphan), Outcome::Adopted(S));
         bench.paths[0] = Path::Up;

@@ -1,9 +1,10 @@
 //! A lock that was granted as shared is adopted as shared, whatever an unfinished change left on
-//! the drives. Every drive answers.
+//! the drives.
 
 mod bench;
 
 use bench::*;
+use idm_emulator::Profile;
 use idm_engine::{Instant, Lock, Outcome};
 
 /// Begins to make the lock exclusive, and lets these drives carry it out; then the host dies.
@@ -30,17 +31,53 @@ fn is_adopted(bench: &mut Bench, on: &[u32], others: &[u32], safe_until: Option<
     assert_eq!(take(bench, &mut lv_lock(3), S, on, others), GRANTED);
 }
 
-/// Another host, which counts drive 0 alone, shares the lock and refuses the change there.
+/// A and B share the lock. A counts drives 0 to 2, to which its votes have moved; B counts drive 0,
+/// on which the LV lies. A's change to exclusive is refused on drive 0; its lvmlockd dies when
+/// drives 1 and 2 have changed. Returns B, and the moment until which A's lock was safe.
+fn beside_a_sharer(profile: Profile) -> (Bench, Lock, Option<Instant>) {
+    let (mut bench, mut first, mut b) = (Bench::with(3, profile), lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut first, S, &[0], &[1, 2]), GRANTED);
+    move_to(&mut bench, &mut first, &[0, 1, 2]);
+    assert_eq!(take(&mut bench, &mut b, S, &[0], &[1, 2]), GRANTED);
+    bench.pass(&mut first, SECOND * 5);
+    bench.pass(&mut b, SECOND);
+    assert_eq!(on(&first), [0, 1, 2]);
+    let safe_until = dies_while_it_changes(&mut bench, first, &[0, 1, 2]);
+    (bench, b, safe_until)
+}
+
 #[test]
 fn a_sharer_that_refused_a_change_does_not_stop_the_adoption() {
-    for profile in [idm_emulator::Profile::current(), forgetful()] {
-        let (mut bench, mut first, mut b) = (Bench::with(3, profile), lv_lock(1), lv_lock(2));
-        assert_eq!(take(&mut bench, &mut first, S, &[0], &[1, 2]), GRANTED);
-        move_to(&mut bench, &mut first, &[0, 1, 2]);
-        assert_eq!(take(&mut bench, &mut b, S, &[0], &[1, 2]), GRANTED);
-        let safe_until = dies_while_it_changes(&mut bench, first, &[0, 1, 2]);
+    for profile in [Profile::current(), forgetful()] {
+        let (mut bench, b, safe_until) = beside_a_sharer(profile);
         is_adopted(&mut bench, &[0, 1, 2], &[], safe_until);
+        assert!(believes(&bench, &b));
     }
+}
+
+#[test]
+fn an_unfinished_change_is_not_adopted_as_exclusive_beside_a_sharer_on_a_silent_drive() {
+    for profile in [Profile::current(), forgetful()] {
+        let (mut bench, b, safe_until) = beside_a_sharer(profile);
+        bench.paths[0] = Path::Cut;
+        let orphan = in_mode(adopt(&bench, &[0, 1, 2], safe_until), S);
+        assert_eq!(bench.run(&mut lv_lock(1), orphan), Outcome::Adopted(S));
+        assert!(believes(&bench, &b));
+    }
+}
+
+/// Drive 0 answers a little later than the others (more than the grace of 100 ms).
+#[test]
+fn an_unfinished_change_is_not_adopted_as_exclusive_beside_a_sharer_on_a_slow_drive() {
+    let (mut bench, _, safe_until) = beside_a_sharer(Profile::current());
+    let mut a = lv_lock(1);
+    let orphan = in_mode(adopt(&bench, &[0, 1, 2], safe_until), S);
+    a.request(orphan, bench.now).expect("in order");
+    bench.paths[0] = Path::Hung;
+    bench.exchange(&mut a);
+    bench.now = bench.now + SECOND / 5;
+    a.on_timer(bench.now);
+    assert_eq!(done(&mut a), Some(Outcome::Adopted(S)));
 }
 
 /// The change reached drives that carry the lock, but do not vote.

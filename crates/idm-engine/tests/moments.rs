@@ -186,7 +186,7 @@ fn an_orphan_that_is_heard_of_when_its_lease_is_over_is_not_adopted() {
         let mut bench = Bench::new(3);
         seize(&mut bench, &mut lv_lock(1), X, &[0, 1, 2]);
         let mut a = lv_lock(1);
-        let request = in_mode(adopt(&bench, &[0, 1, 2], None), X);
+        let request = adopt(&bench, &[0, 1, 2], None);
         a.request(request, bench.now).expect("in order");
         let open =
             exchange_with(&mut bench, &mut a, |command| match (command.drive.0, op(command)) {

@@ -49,7 +49,7 @@ fn a_drive_that_left_the_vg_does_not_count_among_all() {
 fn the_drives_that_are_counted_now_and_then_are_enough_by_themselves() {
     let (mut bench, a) = held_on(&[0, 1, 2], 6, Profile::current());
     drop(a);
-    let request = in_mode(adopt_beside(&bench, &[0, 1, 2], &[3, 4, 5], None), X);
+    let request = adopt_beside(&bench, &[0, 1, 2], &[3, 4, 5], None);
     assert_eq!(bench.run(&mut lv_lock(1), request), Outcome::Adopted(X));
 }
 
@@ -193,7 +193,7 @@ fn a_member_that_shows_nothing_counts_as_read() {
     drop(first);
     bench.drives[2].reset();
     bench.paths[4..].fill(Path::Cut);
-    let request = in_mode(adopt_beside(&bench, &[0, 1, 2], &[3, 4, 5], None), X);
+    let request = adopt_beside(&bench, &[0, 1, 2], &[3, 4, 5], None);
     assert_eq!(bench.run(&mut lv_lock(1), request), Outcome::Adopted(X));
 }
 

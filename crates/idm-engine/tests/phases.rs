@@ -1694,7 +1694,7 @@ fn a_failed_attempt_of_another_host_is_no_obstacle_to_an_adoption() {
     let mut bench = Bench::new(3);
     seize(&mut bench, &mut lv_lock(1), X, &[0, 1]);
     seize(&mut bench, &mut lv_lock(2), X, &[2]);
-    let request = in_mode(adopt(&bench, &[0, 1, 2], None), X);
+    let request = adopt(&bench, &[0, 1, 2], None);
     assert_eq!(bench.run(&mut lv_lock(1), request), Outcome::Adopted(X));
     // Sharers on the half that is left have not harmed it.
     let mut bench = Bench::new(2);

@@ -344,8 +344,7 @@ fn a_drive_that_is_not_to_vote_may_name_those_that_vote() {
     bench.pass(&mut first, SECOND * 25);
     let safe_until = first.safe_until();
     drop(first);
-    let mut a = lv_lock(1);
-    let orphan = in_mode(adopt_beside(&bench, &[0, 1, 2], &[3], safe_until), X);
+    let (mut a, orphan) = (lv_lock(1), adopt_beside(&bench, &[0, 1, 2], &[3], safe_until));
     bench.paths[3] = Path::Up;
     bench.log.clear();
     let adopted = run_with(&mut bench, &mut a, orphan, |command| match command.drive.0 {
@@ -738,7 +737,7 @@ fn drives_that_left_the_vg_are_not_needed_for_ever() {
         let safe_until = first.safe_until();
         drop(first);
         let mut a = lv_lock(1);
-        let orphan = in_mode(adopt(&bench, &[0, 1, 2], safe_until), mode);
+        let orphan = adopt(&bench, &[0, 1, 2], safe_until);
         assert_eq!(bench.run_only(&mut a, orphan), Outcome::Adopted(mode));
         a.spread(&bench.members(&[0]), bench.now);
         bench.log.clear();

@@ -137,9 +137,9 @@ impl Lock {
                     if role == Role::Witness {
                         self.replicas[at].role = Role::Extra;
                     }
-                    let needed = self.needs_record(at, now);
                     let replica = &self.replicas[at];
-                    if replica.is_marked(self.set) || self.is_left(replica) || needed {
+                    let counts = replica.is_marked(self.set) || self.is_left(replica);
+                    if counts || self.needs_record(at, now) {
                         self.keep(at, mode, since, now);
                     } else {
                         // This host wrote its record while it counted other drives: the drive is

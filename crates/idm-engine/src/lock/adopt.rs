@@ -193,11 +193,15 @@ impl Lock {
     /// The number of members that this host must hold; the head of this file argues for it.
     fn adopt_quorum(&self, mode: Mode, adopting: &Adopting, now: Instant) -> usize {
         let members = self.member_count();
-        // A sharer meets other sharers, also on a drive that it has lost since.
-        let shares = |c: &Conflict| mode == Mode::Shared && c.mode == mode && c.same_set;
-        let won = |s: &Replica| mode == Mode::Shared && s.vote() == Some(&Vote::Won);
-        let alone =
-            |s: &Replica| won(s) || others_on(s).is_none_or(|others| others.iter().all(shares));
+        // A sharer meets other holders on drives where it has a record, and other sharers also on a
+        // drive that it has lost since.
+        let harmless = |s: &Replica, c: &Conflict| {
+            s.vote() == Some(&Vote::Won) || (c.mode == Mode::Shared && c.same_set)
+        };
+        let alone = |s: &Replica| match others_on(s) {
+            Some(others) if mode == Mode::Shared => others.iter().all(|c| harmless(s, c)),
+            others => others.is_none_or(Vec::is_empty),
+        };
         let unbroken = adopting.is_in_time(now);
         let kept = unbroken && adopting.granted && self.members().all(alone);
         if kept || broken!(self.rules, AdoptQuorum) {

@@ -190,13 +190,14 @@ impl World {
     fn plan_adoption(&mut self, s: SlotIx) {
         let other = self.rng.u8(0..8) == 0;
         let Slot { legacy, call, .. } = &mut self.slots[s];
-        let (was, _) = legacy.orphan.unwrap_or((Mode::Exclusive, false));
-        let lowered = legacy.orphan.is_some() && was == Mode::Exclusive && other;
-        if lowered {
-            legacy.orphan = Some((Mode::Shared, true));
-        }
-        let shared = lowered || (was == Mode::Shared && !other);
-        call.target = if shared { Mode::Shared } else { Mode::Exclusive };
+        call.target = match legacy.orphan {
+            Some((Mode::Exclusive, _)) if other => {
+                legacy.orphan = Some((Mode::Shared, true));
+                Mode::Shared
+            }
+            Some((Mode::Shared, _)) if !other => Mode::Shared,
+            _ => Mode::Exclusive,
+        };
         call.caller = Caller::Adopting(self.rng.u8(0..8));
     }
 }
