@@ -178,7 +178,7 @@ impl Manager {
                 let saved = claim.saved.asked_now(left);
                 match mode > left {
                     true => running.note_again(&spec, &saved)?,
-                    false => running.note_less(&spec.resource, &saved),
+                    false => running.correct_note(&spec.resource, &saved),
                 }
                 let lockspace = asker.lockspace.clone();
                 // Changes made under the lock may not have been published.
@@ -315,7 +315,7 @@ impl Manager {
         if mode < held.mode {
             match running.is_proven_by_half(&held.spec.resource) {
                 true => running.note_again(&held.spec, &saved)?,
-                false => running.note_less(&held.spec.resource, &saved),
+                false => running.correct_note(&held.spec.resource, &saved),
             }
         }
         let answer = running.request(&held.spec, Request::Convert { mode, value });
@@ -327,7 +327,13 @@ impl Manager {
             RequestResult::TimedOut if !promotes => {
                 log::warn!("{}: conversion to {mode} is not finished yet", held.spec);
             }
-            other => return Err(running.refused(&held.spec, other)),
+            other => {
+                // Core goes on with the mode that it had.
+                if mode < held.mode {
+                    running.correct_note(&held.spec.resource, &held.saved);
+                }
+                return Err(running.refused(&held.spec, other));
+            }
         }
         if promotes {
             let spread = match held.spec.role {

@@ -203,9 +203,9 @@ impl Running {
         }
     }
 
-    /// Notes the mode in which a lock is held now, which is no higher than the noted one. A note
+    /// Notes the mode in which a lock is held now, because that in the note must not stay. A note
     /// that cannot be written now is written as soon as possible.
-    pub(super) fn note_less(&self, id: &ResourceId, lock: &SavedLock) {
+    pub(super) fn correct_note(&self, id: &ResourceId, lock: &SavedLock) {
         self.store.correct_lock(id, |noted| {
             (noted.exclusive, noted.asked_us) = (lock.exclusive, lock.asked_us);
         });

@@ -566,6 +566,21 @@ fn what_only_gives_rights_away_needs_no_note() {
     assert_eq!(bench.killed(), "");
 }
 
+/// Core goes on with an exclusive lock.
+#[test]
+fn a_change_to_shared_that_fails_is_not_noted() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, SHORT);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    for drive in ["d0", "d1", "d2"] {
+        bench.control(&format!("reset {drive}"));
+    }
+    eventually(SOON, "the lock is lost", || bench.killed() == "vg0\n");
+    assert!(a.manager.convert(ResourceKey(1), Shared, 0).is_err());
+    assert!(bench.note_of(1, 1).is_some_and(|note| note.contains("exclusive = true")));
+}
+
 /// Half of the drives would prove the exclusive lock to the next lvmlockd, beside a host that
 /// shares it.
 #[test]

@@ -145,3 +145,18 @@ fn a_sharer_alone_on_a_drive_that_was_reset_does_not_stop_the_adoption() {
     is_adopted(&mut bench, &[0, 1], &[], first.safe_until());
     assert!(believes(&bench, &b));
 }
+
+/// The same after the sharers' votes have moved, so that their records look like another set's.
+#[test]
+fn a_moved_sharer_alone_on_a_drive_that_was_reset_does_not_stop_the_adoption() {
+    let (mut bench, mut first, mut b) = (Bench::new(2), lv_lock(1), lv_lock(2));
+    for lock in [&mut first, &mut b] {
+        assert_eq!(take(&mut bench, lock, S, &[0], &[1]), GRANTED);
+        move_to(&mut bench, lock, &[0, 1]);
+    }
+    bench.drives[1].reset();
+    bench.pass(&mut b, SECOND * 25);
+    assert_eq!(on(&b), [0, 1]);
+    is_adopted(&mut bench, &[0, 1], &[], first.safe_until());
+    assert!(believes(&bench, &b));
+}

@@ -195,9 +195,8 @@ impl Lock {
         let members = self.member_count();
         // A sharer meets other holders on drives where it has a record, and other sharers also on a
         // drive that it has lost since.
-        let harmless = |s: &Replica, c: &Conflict| {
-            s.vote() == Some(&Vote::Won) || (c.mode == Mode::Shared && c.same_set)
-        };
+        let harmless =
+            |s: &Replica, c: &Conflict| s.vote() == Some(&Vote::Won) || c.mode == Mode::Shared;
         let alone = |s: &Replica| match others_on(s) {
             Some(others) if mode == Mode::Shared => others.iter().all(|c| harmless(s, c)),
             others => others.is_none_or(Vec::is_empty),
