@@ -203,7 +203,12 @@ impl<'a> Trials<'a> {
 
     fn stages(&self, effort: Effort) -> Vec<Stage> {
         match effort {
-            Effort::Tests => (0..self.programs.tests.len()).map(Stage::Test).collect(),
+            Effort::Tests => {
+                let mut tests: Vec<usize> = (0..self.programs.tests.len()).collect();
+                // The quickest first, when their times are known.
+                tests.sort_by_key(|&at| self.takes.get(at));
+                tests.into_iter().map(Stage::Test).collect()
+            }
             Effort::FewSeeds => worlds(FEW).collect(),
             Effort::Everything => worlds(1).chain([Stage::Model]).collect(),
         }

@@ -193,14 +193,9 @@ impl Lock {
     /// The number of members that this host must hold; the head of this file argues for it.
     fn adopt_quorum(&self, mode: Mode, adopting: &Adopting, now: Instant) -> usize {
         let members = self.member_count();
-        // A sharer meets other holders on drives where it has a record, and other sharers also on a
-        // drive that it has lost since.
-        let harmless =
-            |s: &Replica, c: &Conflict| s.vote() == Some(&Vote::Won) || c.mode == Mode::Shared;
-        let alone = |s: &Replica| match others_on(s) {
-            Some(others) if mode == Mode::Shared => others.iter().all(|c| harmless(s, c)),
-            others => others.is_none_or(Vec::is_empty),
-        };
+        // A sharer may meet other sharers.
+        let shares = |c: &Conflict| c.mode.compatible(mode);
+        let alone = |s: &Replica| others_on(s).is_none_or(|others| others.iter().all(shares));
         let unbroken = adopting.is_in_time(now);
         let kept = unbroken && adopting.granted && self.members().all(alone);
         if kept || broken!(self.rules, AdoptQuorum) {
