@@ -905,6 +905,22 @@ fn requests_that_nobody_waits_for_are_taken_back_in_the_queue_too() {
     assert_eq!(bench.requests(&spec), [bench.acquire(Mode::Shared), release()]);
 }
 
+/// Core goes on as if it had been carried out.
+#[test]
+fn a_change_to_shared_stays_in_the_queue_when_nobody_waits_for_it() {
+    let bench = Bench::scripted();
+    let lock = spec(1, Role::Lv, &owner());
+    let first = bench.in_background(&lock, bench.acquire(Mode::Exclusive));
+    eventually("the first is under way", || bench.requests(&lock).len() == 1);
+    let shared = Request::Convert { mode: Mode::Shared, value: None };
+    let bound = Duration::from_millis(20);
+    let answer = bench.runtime.request(lock.clone(), shared.clone(), bound);
+    assert_eq!(answer, RequestResult::TimedOut);
+    bench.grant(&lock, Mode::Exclusive);
+    assert!(granted(&first.join().unwrap()));
+    eventually("carried out", || bench.requests(&lock).last() == Some(&shared));
+}
+
 #[test]
 fn a_promotion_that_is_given_up_is_undone() {
     let bench = Bench::scripted();
@@ -940,6 +956,22 @@ fn a_lock_whose_engine_panics_is_lost_and_not_free() {
     assert_eq!(bench.runtime.request(bad, release(), SOON), RequestResult::Done(Outcome::Released));
     bench.grant(&good, Mode::Shared);
     assert!(granted(&bench.runtime.request(good, bench.acquire(Mode::Shared), SOON)));
+}
+
+/// Drives may still carry out the change to shared. Core must not go on with an exclusive lock.
+#[test]
+fn a_change_to_shared_whose_engine_panics_counts_as_done() {
+    let bench = Bench::scripted();
+    let lock = spec(1, Role::Lv, &owner());
+    bench.grant(&lock, Mode::Exclusive);
+    assert!(granted(&bench.runtime.request(lock.clone(), bench.acquire(Mode::Exclusive), SOON)));
+    bench.script(&lock, |script| script.panics = true);
+    let shared = || Request::Convert { mode: Mode::Shared, value: None };
+    let done = RequestResult::Done(Outcome::Converted { complete: false });
+    assert_eq!(bench.runtime.request(lock.clone(), shared(), SOON), done);
+    // Nothing is sent for one that comes later.
+    let later = bench.runtime.request(lock, shared(), SOON);
+    assert!(matches!(later, RequestResult::Failed(_)), "{later:?}");
 }
 
 #[test]

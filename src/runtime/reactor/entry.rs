@@ -89,6 +89,12 @@ impl PendingKind {
         matches!(self, PendingKind::Acquire | PendingKind::Convert(Mode::Exclusive))
     }
 
+    /// Whether it only gives rights away. Core goes on as if it were done, so it is carried out
+    /// even if nobody waits for it any more.
+    fn only_gives(self) -> bool {
+        matches!(self, PendingKind::Release | PendingKind::Convert(Mode::Shared))
+    }
+
     pub(super) fn of(request: &Request) -> PendingKind {
         match request {
             Request::Acquire { .. } => PendingKind::Acquire,
@@ -184,8 +190,7 @@ impl Entry {
             self.set_in_use(false);
             self.waiting.push_front(release());
         } else {
-            self.waiting
-                .retain(|(_, waiting)| waiting.id != id || waiting.kind == PendingKind::Release);
+            self.waiting.retain(|(_, waiting)| waiting.id != id || !waiting.kind.wants_more());
         }
     }
 
@@ -450,8 +455,21 @@ impl Entry {
         self.outstanding.clear();
         self.joined = false;
         self.end_settle();
+        if let Some(current) = &mut self.current {
+            if current.kind == PendingKind::Convert(Mode::Shared) {
+                // The drives may still carry it out. With an error, core would go on with an
+                // exclusive lock that becomes shared.
+                current.answer(RequestResult::Done(Outcome::Converted { complete: false }));
+            }
+        }
         let waiting = core::mem::take(&mut self.waiting);
-        let current = self.current.take();
+        let mut current = self.current.take();
+        let demotes = PendingKind::Convert(Mode::Shared);
+        if let Some(begun) = current.as_mut().filter(|begun| begun.kind == demotes) {
+            // Drives may still carry it out. With an error, core would go on with an exclusive
+            // lock that becomes shared without its knowledge.
+            begun.answer(RequestResult::Done(Outcome::Converted { complete: false }));
+        }
         for mut pending in current.into_iter().chain(waiting.into_iter().map(|(_, p)| p)) {
             let answer = match pending.kind {
                 // Core must never see an unlock fail; the lock is not handed out again.
