@@ -190,7 +190,7 @@ impl Entry {
             self.set_in_use(false);
             self.waiting.push_front(release());
         } else {
-            self.waiting.retain(|(_, waiting)| waiting.id != id || !waiting.kind.wants_more());
+            self.waiting.retain(|(_, waiting)| waiting.id != id || waiting.kind.only_gives());
         }
     }
 
