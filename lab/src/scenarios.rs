@@ -791,11 +791,19 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "selftest-paths",
-        about: "idmctl finds out when commands arrive that a host gave up",
+        about: "idmctl finds out when commands arrive that a host gave up, and reserves a drive",
         short: false,
         expect: Expect::Pass,
         needs: Needs::ScsiFor("the kernel makes one node of all paths to an NVMe drive"),
         run: selftest::second_path,
+    },
+    Scenario {
+        name: "selftest-reserved",
+        about: "idmctl tests a drive whose data another host has reserved",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: selftest::reserved,
     },
     Scenario {
         name: "shutdown",

@@ -4,6 +4,7 @@
 use crate::cluster::Cluster;
 use crate::machine::Machine;
 use anyhow::{Context, Result, ensure};
+use idm_emulator::disks::Interface;
 
 /// Exit status of sg_persist for RESERVATION CONFLICT.
 const RESERVATION_CONFLICT: i32 = 24;
@@ -17,15 +18,33 @@ const ILLEGAL_REQUEST: i32 = 5;
 const DRIVE: &str = "d3";
 
 /// A host that works on one drive.
-struct Client<'a> {
+pub(super) struct Client<'a> {
     machine: &'a Machine,
     disk: String,
 }
 
 impl<'a> Client<'a> {
-    fn new(cluster: &'a Cluster, name: &str) -> Result<Client<'a>> {
+    pub(super) fn new(cluster: &'a Cluster, name: &str) -> Result<Client<'a>> {
         let machine = cluster.host(name)?;
         Ok(Client { machine, disk: machine.disk(DRIVE)? })
+    }
+
+    /// Lets only registered hosts write.
+    pub(super) fn reserve(&self) -> Result<()> {
+        match self.machine.interfaces().of(DRIVE) {
+            Interface::Scsi => {
+                // The first command may get a unit attention condition.
+                let keys = format!("sg_persist --no-inquiry --in --read-keys {}", self.disk);
+                self.machine.ok(&format!("{keys} || {keys}"))?;
+                self.persist("--out --register --param-sark=b1")?;
+                self.persist("--out --reserve --param-rk=b1 --prout-type=5")?;
+            }
+            Interface::Nvme => {
+                self.nvme("resv-register", "--nrkey=0xb1 --rrega=0")?;
+                self.nvme("resv-acquire", "--crkey=0xb1 --rtype=3 --racqa=0")?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes a block through the kernel's block layer.

@@ -4,8 +4,10 @@ use crate::cluster::Cluster;
 use crate::drives::{Drives, PARTITIONED};
 use crate::interfaces::DRIVES;
 use crate::machine::Machine;
+use crate::scenarios::reservations::Client;
 use crate::scenarios::{TAKEN, shared_vg};
 use anyhow::{Context, Result, ensure};
+use idm_emulator::disks::Interface;
 use serde_json::Value;
 use std::time::Duration;
 use testbed::wait_until;
@@ -43,20 +45,25 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     b.ok("lvm lvchange -aey vg/lv").map(drop)
 }
 
-/// A drive behaves as its firmware does, whatever the interface.
-fn tested(host: &Machine, drive: &str) -> Result<()> {
-    let node = host.disk(drive)?;
-    let program = host.files().idmctl.display();
-    let ended = host.run(&format!("{program} selftest {node} --yes --json --timeout 10"))?;
-    let report: Value = serde_json::from_str(&ended.stdout)
-        .with_context(|| format!("{drive}: {}{}", ended.stdout, ended.stderr))?;
+/// A drive behaves as its firmware does, whatever the interface. Returns the report.
+fn tested(host: &Machine, drive: &str) -> Result<Value> {
+    let (node, program) = (host.disk(drive)?, host.files().idmctl.display());
+    let (code, report) =
+        report(host, &format!("{program} selftest {node} --yes --json --timeout 10"))?;
     let exact = report["profile"]["exact"].as_array().cloned().unwrap_or_default();
     let is_current = exact.iter().any(|name| name == "current");
-    ensure!(ended.code == 0 && is_current, "{drive}: status {}: {report:#}", ended.code);
+    ensure!(code == 0 && is_current, "{drive}: status {code}: {report:#}");
     ensure!(report["verdict"] == "as-relied-on", "{drive}: {report:#}");
     let names: Vec<&str> = exact.iter().filter_map(Value::as_str).collect();
     host.step(&format!("{drive} has firmware profile {}", names.join(" or ")));
-    Ok(())
+    Ok(report)
+}
+
+/// Runs a test. Returns its exit status and its report.
+fn report(host: &Machine, command: &str) -> Result<(i32, Value)> {
+    let ended = host.run(command)?;
+    let report = serde_json::from_str(&ended.stdout);
+    Ok((ended.code, report.with_context(|| format!("{}{}", ended.stdout, ended.stderr))?))
 }
 
 /// A recorded test replays on the profile of the drives only. It is refused if one byte was
@@ -147,17 +154,53 @@ pub fn second_path(cluster: &mut Cluster) -> Result<()> {
     let other = nodes.iter().find(|node| **node != cut).context("a second path")?;
     cluster.drives.order(&format!("fault d3 a.0 trylock delay {}", DELAY.as_millis()))?;
     let program = a.files().idmctl.display();
-    let ended = a.run(&format!(
-        "{program} selftest {cut} --yes --json --timeout 10 --second-path {other}"
-    ))?;
-    let report: Value = serde_json::from_str(&ended.stdout)
-        .with_context(|| format!("{}{}", ended.stdout, ended.stderr))?;
-    let rules = report["rules"].as_array().cloned().unwrap_or_default();
-    let cut = rules.iter().find(|rule| rule["rule"] == "cut").context("no rule `cut`")?;
-    a.step(&format!("{cut:#}"));
-    ensure!(ended.code == 0 && report["verdict"] == "as-relied-on", "{report:#}");
-    ensure!(cut["skipped"] == false, "not tested: {cut}");
+    let test = format!("{program} selftest {cut} --yes --json --timeout 10 --second-path {other}");
+    is_tested(a, &test, "cut")?;
+    cluster.drives.order("lift")?;
+    let before = registrations(cluster)?;
+    is_tested(a, &format!("{test} --reserve"), "reservation")?;
+    ensure!(registrations(cluster)? == before, "the test has left a reservation");
     nothing_left(&cluster.drives)
+}
+
+/// A test goes well and includes this rule.
+fn is_tested(host: &Machine, test: &str, rule: &str) -> Result<()> {
+    let (code, report) = report(host, test)?;
+    let rules = report["rules"].as_array().cloned().unwrap_or_default();
+    let found = rules.iter().find(|it| it["rule"] == rule);
+    let found = found.with_context(|| format!("no rule `{rule}`"))?;
+    host.step(&format!("{found:#}"));
+    ensure!(code == 0 && report["verdict"] == "as-relied-on", "{report:#}");
+    ensure!(found["skipped"] == false, "not tested: {found}");
+    Ok(())
+}
+
+/// A drive whose data another host has reserved is tested if it carries out this host's mutex
+/// commands. If it refuses them, it is not called broken.
+pub fn reserved(cluster: &mut Cluster) -> Result<()> {
+    cluster.boot("a")?;
+    cluster.boot("b")?;
+    Client::new(cluster, "b")?.reserve()?;
+    let before = registrations(cluster)?;
+    let a = cluster.host("a")?;
+    let report = tested(a, "d3")?;
+    let told = report["reservation"].as_str().unwrap_or_default();
+    ensure!(told.contains("1 registration"), "{report:#}");
+    nothing_left(&cluster.drives)?;
+    if a.interfaces().of("d3") == Interface::Scsi {
+        cluster.drives.order("fault d3 a mutex fail 18")?;
+        let (node, program) = (a.disk("d3")?, a.files().idmctl.display());
+        let test = format!("{program} selftest {node} --yes --timeout 10");
+        a.refused(&test, FAILED, "reserved for others (")?;
+    }
+    ensure!(registrations(cluster)? == before, "the test has changed reservations");
+    nothing_left(&cluster.drives)
+}
+
+/// The reservation of the drive's data and its registrations, without their generation.
+fn registrations(cluster: &Cluster) -> Result<Vec<String>> {
+    let all = cluster.drives.ask("reservations d3")?;
+    Ok(all.lines().skip(1).map(str::to_owned).collect())
 }
 
 /// The number of records of tests on a drive.
