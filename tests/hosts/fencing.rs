@@ -269,6 +269,24 @@ fn a_drive_that_does_not_answer_keeps_the_lock_from_being_granted() {
     assert_eq!(bench.count("d2", 1), 0);
 }
 
+/// Nothing is taken from anybody when a lock is renewed whose last renewal was not answered.
+#[test]
+fn lost_answers_beside_a_drive_that_was_away_at_the_start_cost_no_lock() {
+    for fault in ["lose-reply DRIVE 2", "fail DRIVE 08 4"] {
+        let bench = bench_of("current");
+        bench.control("power d2 off");
+        let a = bench.registered(1);
+        a.lock(1, lv(1), Exclusive).unwrap();
+        bench.activate(1, 1, true);
+        for drive in ["d0", "d1"] {
+            bench.control(&fault.replace("DRIVE", drive));
+        }
+        std::thread::sleep(2 * LEASE);
+        assert_eq!(bench.killed(), "", "{fault}");
+        a.unlock(1);
+    }
+}
+
 #[test]
 fn a_host_that_was_removed_notices() {
     let bench = bench_of("current");

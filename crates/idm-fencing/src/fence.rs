@@ -134,7 +134,10 @@ impl Fence {
             phase: Phase::Asking,
             verdict: None,
         };
-        fence.check_registered();
+        if let Some(verdict) = fence.unregistered(&[fence.order.target]) {
+            fence.orders = Orders::default();
+            fence.verdict = Some(verdict);
+        }
         fence
     }
 
@@ -146,14 +149,11 @@ impl Fence {
         at < self.order.until || broken!(self.rules, OldVerdict)
     }
 
-    /// Refuses where this host is not registered on a drive that matters.
-    fn check_registered(&mut self) {
-        let Order { me, needed, target, drives, .. } = &self.order;
-        let missing = needed.iter().chain([target]).find(|drive| !drives.contains(drive));
-        if let Some(&drive) = missing {
-            self.orders = Orders::default();
-            self.verdict = Some(Verdict::Refused([Obstacle::NotRegistered(*me, drive)].into()));
-        }
+    /// The refusal where this host is not registered on one of these drives.
+    fn unregistered(&self, drives: &[DriveRef]) -> Option<Verdict> {
+        let missing = drives.iter().find(|drive| !self.order.drives.contains(drive));
+        let obstacle = Obstacle::NotRegistered(self.order.me, *missing?);
+        Some(Verdict::Refused([obstacle].into()))
     }
 
     /// Decides with the table of the command's own drive.
@@ -170,6 +170,9 @@ impl Fence {
         self.victims.dedup();
         if self.victims.is_empty() || broken!(self.rules, GrantBeforePreempt) {
             return self.end(Verdict::Go(self.victims.clone()));
+        }
+        if let Some(verdict) = self.unregistered(&self.order.needed) {
+            return self.end(verdict);
         }
         self.phase = Phase::Looking;
         let drives: Vec<DriveRef> = self.drives.iter().map(|it| it.drive).rev().collect();

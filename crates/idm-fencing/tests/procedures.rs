@@ -228,6 +228,18 @@ fn nothing_is_done_where_it_cannot_be_done_everywhere() {
     assert_eq!(refused(open.fence("a")), [Obstacle::NotReserved(D[2])]);
 }
 
+/// A drive was away when the VG was started.
+#[test]
+fn who_takes_nothing_need_not_be_registered_on_all_drives() {
+    let mut drives = Drives::of(&["a", "dead"]);
+    let order = || Order { drives: D[..2].to_vec(), needed: D.to_vec(), ..order("a") };
+    let verdict = drives.run("a", &mut Fence::new(order(), Rules::default()));
+    assert_eq!(refused(verdict), [Obstacle::NotRegistered(host("a"), D[2])]);
+    drives.at(0).table.clear();
+    let verdict = drives.run("a", &mut Fence::new(order(), Rules::default()));
+    assert_eq!(verdict, Verdict::Go(vec![]));
+}
+
 #[test]
 fn a_host_that_is_alive_is_not_removed() {
     // A lock of the group that it renews, on any drive, is a sign of life.
