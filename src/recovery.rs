@@ -534,7 +534,8 @@ impl Orphans {
         let earlier = [self.dates.earlier.lvs, self.dates.earlier.others].map(|at| at.since(now));
         let waits = earlier.into_iter().filter(|left| !left.is_zero());
         let first = waits.fold(self.first_pause(), Duration::min);
-        let busy = |orphan: &Orphan| orphan.phase == Phase::Unproven || orphan.idle > 0;
+        let open = [Phase::Found, Phase::Unproven, Phase::Proving];
+        let busy = |orphan: &Orphan| open.contains(&orphan.phase) || orphan.idle > 0;
         if proven || released || left.locks.values().any(busy) {
             return Some(first);
         }
@@ -609,14 +610,21 @@ impl Orphans {
     fn look(&self) -> bool {
         let now = clock::now();
         let mut left = self.left();
-        let due = |orphan: &Orphan| match orphan.phase {
-            Phase::Kept => self.may_be_unused(orphan, now),
-            Phase::Unproven => {
-                self.may_be_unused(orphan, now) || !orphan.in_danger && self.is_late(orphan, now)
-            }
+        // Requests that wait for an orphan must not hide from the alarm that its drives have not
+        // proven it before.
+        let is_unproven = |orphan: &Orphan| match orphan.phase {
+            Phase::Unproven => true,
+            Phase::Proving => !orphan.doubt.is_empty(),
+            _ => false,
+        };
+        let needs_alarm =
+            |orphan: &Orphan| is_unproven(orphan) && !orphan.in_danger && self.is_late(orphan, now);
+        let may_go = |orphan: &Orphan| match orphan.phase {
+            Phase::Kept | Phase::Unproven => self.may_be_unused(orphan, now),
             Phase::Lost => true,
             Phase::Found | Phase::Proving | Phase::Claimed => false,
         };
+        let due = |orphan: &Orphan| may_go(orphan) || needs_alarm(orphan);
         if !left.locks.values().any(due) {
             return false;
         }
@@ -642,13 +650,10 @@ impl Orphans {
                 (_, Role::Global | Role::Vg) => false,
             };
             orphan.idle = if in_use { 0 } else { orphan.idle + 1 };
-            let may_go = orphan.phase == Phase::Lost || self.may_be_unused(orphan, now);
-            if orphan.idle >= LOOKS && may_go {
+            if orphan.idle >= LOOKS && may_go(orphan) {
                 unused.push(*id);
             }
-            let is_active = in_use && orphan.spec.role == Role::Lv;
-            let unproven = orphan.phase == Phase::Unproven && !orphan.in_danger;
-            if is_active && unproven && self.is_late(orphan, now) {
+            if in_use && orphan.spec.role == Role::Lv && needs_alarm(orphan) {
                 let until = Some(self.safe_until(orphan));
                 let why = format!("it could not be kept: {}", self.doubt(orphan));
                 self.alarm(orphan, &why, until);

@@ -61,6 +61,19 @@ fn asking_for_an_orphan_that_is_not_proven_does_not_give_it_up() {
     b.lock(1, on_one_drive(), Exclusive).unwrap();
 }
 
+/// Each request keeps the orphan busy, so that the care for orphans hardly ever finds it idle.
+#[test]
+fn asking_for_an_orphan_again_and_again_does_not_put_off_the_alarm() {
+    let bench = Bench::new(3);
+    let asked = Instant::now();
+    let a = with_unproven_orphan(&bench);
+    while bench.killed() != "vg0\n" {
+        // The kill command needs the rest of the lease.
+        assert!(asked.elapsed() < LEASE * 4 / 5, "no kill command");
+        assert!(a.lock(11, on_one_drive(), Exclusive).is_err());
+    }
+}
+
 /// A command that changes an active LV locks it only while the command runs: after a restart core
 /// does not know that the LV's lock was held before.
 #[test]
