@@ -137,6 +137,13 @@ enum Phase {
     Lost,
 }
 
+impl Phase {
+    /// Whether the drives have not decided yet.
+    fn is_open(self) -> bool {
+        matches!(self, Phase::Found | Phase::Unproven | Phase::Proving)
+    }
+}
+
 impl Orphan {
     /// Sets whether its LV is in danger. The lockspace counts such LVs, to see when a kill command
     /// has done its work.
@@ -463,10 +470,7 @@ impl Orphans {
 
     /// Whether the drives have not decided about some orphan of a VG's LVs yet.
     pub fn any_open(&self, lockspace: &Lockspace) -> bool {
-        let is_open = |orphan: &Orphan| {
-            let phases = [Phase::Found, Phase::Unproven, Phase::Proving];
-            orphan.spec.role == Role::Lv && phases.contains(&orphan.phase)
-        };
+        let is_open = |orphan: &Orphan| orphan.spec.role == Role::Lv && orphan.phase.is_open();
         self.left().locks.iter().any(|(id, orphan)| lockspace.owns(id) && is_open(orphan))
     }
 
@@ -534,8 +538,7 @@ impl Orphans {
         let earlier = [self.dates.earlier.lvs, self.dates.earlier.others].map(|at| at.since(now));
         let waits = earlier.into_iter().filter(|left| !left.is_zero());
         let first = waits.fold(self.first_pause(), Duration::min);
-        let open = [Phase::Found, Phase::Unproven, Phase::Proving];
-        let busy = |orphan: &Orphan| open.contains(&orphan.phase) || orphan.idle > 0;
+        let busy = |orphan: &Orphan| orphan.phase.is_open() || orphan.idle > 0;
         if proven || released || left.locks.values().any(busy) {
             return Some(first);
         }

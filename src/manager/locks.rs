@@ -299,7 +299,7 @@ impl Manager {
                        activate it again";
             Error::Invalid(why.into())
         })?;
-        let promotes = mode > held.mode;
+        let (promotes, demotes) = (mode > held.mode, mode < held.mode);
         if promotes && held.lockspace.owner.is_killed() {
             return Err(Error::Killed);
         }
@@ -312,7 +312,7 @@ impl Manager {
         let saved = held.saved.asked_now(mode);
         // The noted mode is never higher than the one that core knows of, whenever lvmlockd is
         // killed. With a higher one, half of the drives could prove a lock that others share.
-        if mode < held.mode {
+        if demotes {
             match running.is_proven_by_half(&held.spec.resource) {
                 true => running.note_again(&held.spec, &saved)?,
                 false => running.correct_note(&held.spec.resource, &saved),
@@ -329,7 +329,7 @@ impl Manager {
             }
             other => {
                 // Core goes on with the mode that it had.
-                if mode < held.mode {
+                if demotes {
                     running.correct_note(&held.spec.resource, &held.saved);
                 }
                 return Err(running.refused(&held.spec, other));

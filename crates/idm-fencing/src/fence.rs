@@ -135,8 +135,7 @@ impl Fence {
             verdict: None,
         };
         if let Some(verdict) = fence.unregistered(&[fence.order.target]) {
-            fence.orders = Orders::default();
-            fence.verdict = Some(verdict);
+            fence.end(verdict);
         }
         fence
     }

@@ -465,13 +465,6 @@ impl Entry {
         self.outstanding.clear();
         self.joined = false;
         self.end_settle();
-        if let Some(current) = &mut self.current {
-            if current.kind == PendingKind::Convert(Mode::Shared) {
-                // The drives may still carry it out. With an error, core would go on with an
-                // exclusive lock that becomes shared.
-                current.answer(RequestResult::Done(Outcome::Converted { complete: false }));
-            }
-        }
         let waiting = core::mem::take(&mut self.waiting);
         let mut current = self.current.take();
         let demotes = PendingKind::Convert(Mode::Shared);
