@@ -331,23 +331,13 @@ impl Entry {
         }
     }
 
-    /// Notes whether a drive has the lock as exclusive: it has confirmed that, and nothing has
-    /// changed it since. A command that makes the lock exclusive changes nothing if its fate is not
-    /// known.
+    /// Notes whether a drive has confirmed the lock as exclusive.
     fn note_mode(&mut self, drive: DriveRef, makes: Option<bool>, reply: &Reply) {
         let Some(exclusive) = makes else { return };
         let at = self.exclusive.iter().position(|&it| it == drive);
-        let refused = matches!(
-            reply,
-            Reply::Status(
-                Status::Conflict | Status::NotFound | Status::Terminated | Status::WrongState
-            )
-        );
-        match at {
-            None if exclusive && *reply == Reply::Status(Status::Good) => {
-                self.exclusive.push(drive);
-            }
-            Some(at) if !exclusive || refused => drop(self.exclusive.swap_remove(at)),
+        match (exclusive && *reply == Reply::Status(Status::Good), at) {
+            (true, None) => self.exclusive.push(drive),
+            (false, Some(at)) => drop(self.exclusive.swap_remove(at)),
             _ => {}
         }
     }
