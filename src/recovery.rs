@@ -525,7 +525,9 @@ impl Orphans {
     /// Does one round of care, after a pause. Returns the next pause; `None` where no orphan is
     /// left.
     fn round(&self, pause: Duration) -> Option<Duration> {
+        let end = clock::now() + self.dates.timing.patience * 3 / 2;
         let proven = self.prove();
+        self.wait_for_requests(end);
         let released = self.look();
         self.settle_left();
         let mut left = self.left();
@@ -613,21 +615,12 @@ impl Orphans {
     fn look(&self) -> bool {
         let now = clock::now();
         let mut left = self.left();
-        // Requests that wait for an orphan must not hide from the alarm that its drives have not
-        // proven it before.
-        let is_unproven = |orphan: &Orphan| match orphan.phase {
-            Phase::Unproven => true,
-            Phase::Proving => !orphan.doubt.is_empty(),
-            _ => false,
-        };
-        let needs_alarm =
-            |orphan: &Orphan| is_unproven(orphan) && !orphan.in_danger && self.is_late(orphan, now);
         let may_go = |orphan: &Orphan| match orphan.phase {
             Phase::Kept | Phase::Unproven => self.may_be_unused(orphan, now),
             Phase::Lost => true,
             Phase::Found | Phase::Proving | Phase::Claimed => false,
         };
-        let due = |orphan: &Orphan| may_go(orphan) || needs_alarm(orphan);
+        let due = |orphan: &Orphan| may_go(orphan) || self.needs_alarm(orphan, now);
         if !left.locks.values().any(due) {
             return false;
         }
@@ -656,7 +649,7 @@ impl Orphans {
             if orphan.idle >= LOOKS && may_go(orphan) {
                 unused.push(*id);
             }
-            if in_use && orphan.spec.role == Role::Lv && needs_alarm(orphan) {
+            if in_use && orphan.spec.role == Role::Lv && self.needs_alarm(orphan, now) {
                 let until = Some(self.safe_until(orphan));
                 let why = format!("it could not be kept: {}", self.doubt(orphan));
                 self.alarm(orphan, &why, until);
@@ -670,6 +663,27 @@ impl Orphans {
             }
         }
         !unused.is_empty()
+    }
+
+    /// Waits while requests ask the drives about an orphan that needs the alarm: they may prove it.
+    fn wait_for_requests(&self, end: Instant) {
+        let asks = |orphan: &Orphan| {
+            orphan.phase == Phase::Proving && self.needs_alarm(orphan, clock::now())
+        };
+        let bound = end.since(clock::now());
+        let any = |left: &mut Left| left.locks.values().any(asks);
+        drop(self.changed.wait_timeout_while(self.left(), bound, any));
+    }
+
+    /// Whether the alarm must be raised for an orphan if its LV is active. Requests that wait for
+    /// it must not hide that its drives have not proven it before.
+    fn needs_alarm(&self, orphan: &Orphan, now: Instant) -> bool {
+        let is_unproven = match orphan.phase {
+            Phase::Unproven => true,
+            Phase::Proving => !orphan.doubt.is_empty(),
+            _ => false,
+        };
+        is_unproven && !orphan.in_danger && self.is_late(orphan, now)
     }
 
     /// Whether the next look would be too late for the alarm of an unproven orphan: the kill

@@ -76,6 +76,25 @@ fn asking_for_an_orphan_again_and_again_does_not_put_off_the_alarm() {
     in_time();
 }
 
+/// A request waits for the drives, for 5 s at the longest, when the alarm has to be raised, and the
+/// drive answers again in that time.
+#[test]
+fn a_request_that_is_about_to_prove_an_orphan_puts_the_alarm_off() {
+    let bench = Bench::new(3);
+    let begin = Instant::now();
+    let until = |ms| thread::sleep(Duration::from_millis(ms).saturating_sub(begin.elapsed()));
+    let a = with_unproven_orphan(&bench);
+    until(20_300);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            until(24_500);
+            bench.control("hang d0 off");
+        });
+        a.lock(11, on_one_drive(), Exclusive).unwrap();
+    });
+    assert_eq!(bench.killed(), "");
+}
+
 /// A command that changes an active LV locks it only while the command runs: after a restart core
 /// does not know that the LV's lock was held before.
 #[test]
